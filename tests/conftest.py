@@ -1,4 +1,4 @@
-"""What all tests share: a real server, started once, and what they talk to it with."""
+"""Fixtures and helpers that all tests share: a real server, started once, and its clients."""
 
 import asyncio
 import contextlib
@@ -37,20 +37,20 @@ settings.load_profile("romul")
 
 
 def pytest_configure():
-    """Let the processes of tests be interrupted.
+    """Make sure that processes of tests can be interrupted.
 
-    A shell's background processes ignore interrupts, and what they start inherits that.
+    Background processes of a shell ignore SIGINT, and their children inherit that.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items):
-    """Begin with what takes longest, so that no worker of xdist is left alone with it.
+    """Run the longest tests first, so that no xdist worker ends with one of them.
 
-    Each worker gets an equal run of the tests in their order, and one that is done takes over
-    others' last ones: the long tests are dealt out first, then modules of real processes, and the
-    short tests come last, to be passed on.
+    Each xdist worker gets an equal part of the tests, in order. A worker that has finished takes
+    over the last tests of others. So each part begins with long tests, then has modules that start
+    processes, and ends with short tests, which are easy to take over.
     """
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     if workers == 1:
@@ -72,10 +72,10 @@ def pytest_collection_modifyitems(items):
 
 
 def wait_for(condition, seconds=60.0):
-    """What `condition` returns as soon as it is true.
+    """Wait until `condition()` is true, and return its value.
 
-    The longer it takes to find out, the less often it is asked: what is waited for needs the
-    processor, too.
+    The slower the condition is, the less often it is called, because the processes that the test
+    waits for need the processor, too.
     """
     end = time.monotonic() + seconds
     while (began := time.monotonic()) < end:
@@ -86,12 +86,12 @@ def wait_for(condition, seconds=60.0):
 
 
 def romul(*arguments, **environment):
-    """Run a command to its end."""
+    """Run a command and wait for its end."""
     return warm.call(arguments, {**os.environ, **environment})
 
 
 def romul_anew(*arguments, **environment):
-    """The same in an interpreter of its own, for what Python reads at its start."""
+    """The same in a new interpreter, for settings that Python reads when it starts."""
     return subprocess.run(
         [*warm.COLD, *arguments],
         capture_output=True,
@@ -103,7 +103,7 @@ def romul_anew(*arguments, **environment):
 
 @pytest.fixture
 def quiet():
-    """What an actor warns of is what is simulated."""
+    """Disable logging: the actor would warn about the simulated faults."""
     logging.disable(logging.ERROR)
     yield
     logging.disable(logging.NOTSET)
@@ -116,14 +116,14 @@ def free_port():
 
 
 def listens(port):
-    """Whether somebody takes connections there."""
+    """Whether a process accepts connections on a port."""
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
         return True
     return False
 
 
 class Background:
-    """An event loop in a thread of its own, for what runs beside a test."""
+    """An event loop in its own thread, for servers that run during a test."""
 
     def __init__(self):
         self.loop = asyncio.new_event_loop()
@@ -135,7 +135,7 @@ class Background:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(30)
 
     def enter(self, context):
-        """Enter an asynchronous context; what it yields, and a function that leaves it."""
+        """Enter an asynchronous context; return its value and a function that leaves it."""
         stack = contextlib.AsyncExitStack()
         self.stacks.append(stack)
         return self.call(stack.enter_async_context(context)), lambda: self.call(stack.aclose())
@@ -205,7 +205,7 @@ def answers(client):
 
 
 class ByRole:
-    """A store whose every call is made as the user of the role that the call belongs to."""
+    """A store that makes each call as the user of the role that the call belongs to."""
 
     def __init__(self, url):
         root = redis.Redis.from_url(url, protocol=2)

@@ -1,4 +1,4 @@
-"""What many tests begin with: a declaration, a trial of it, and lines of its history."""
+"""What many tests start from: a declaration, one of its trials, and lines of history."""
 
 from typing import Any
 

@@ -151,7 +151,7 @@ def test_the_keyboard_sorts_slots_and_opens_one(system, page):  # noqa: F811
     expect(slots).to_have_count(6, timeout=20_000)
 
     def tab_to(role, name):
-        """Go on by the tab key until something has the focus."""
+        """Press Tab until an element has the focus."""
         wanted = page.get_by_role(role, name=name, exact=True)
         for _ in range(40):
             if wanted.evaluate("element => element === document.activeElement"):

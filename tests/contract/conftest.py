@@ -1,4 +1,4 @@
-"""What several tests of the contract stand on."""
+"""Fixtures of several contract tests."""
 
 import pytest
 import redis
@@ -6,7 +6,7 @@ import redis
 
 @pytest.fixture
 def raw(redis_url):
-    """A client past the store, which sees and changes the keys themselves; none is left over."""
+    """A client that reads and changes keys without the store; all keys are removed at the end."""
     client = redis.Redis.from_url(redis_url, decode_responses=True, protocol=2)
     client.flushall()
     yield client

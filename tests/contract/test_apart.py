@@ -33,7 +33,7 @@ from tests.unit.test_plugins import install
 
 REMEDY = "correct it (see docs/redis.md), or restore the server's data"
 PATIENCE_S = 100
-"""`pb2` imports a library at its first decision, which takes long on a busy machine."""
+"""`pb2` imports a library at its first decision; on a busy machine that takes long."""
 pytestmark = pytest.mark.timeout(5 * PATIENCE_S)
 
 
@@ -68,7 +68,7 @@ async def submit(store, name, **more):
 
 
 async def begun(store, *names):
-    """Searches whose first trials are decided."""
+    """Submit searches, and decide their first trials."""
     for name in names:
         await submit(store, name)
     await Actor(store, "before", pace_s=0.0).turn()
@@ -90,7 +90,7 @@ async def serving(store):
 
 
 async def until(condition):
-    """Wait until it holds."""
+    """Wait until the condition holds."""
     async with asyncio.timeout(PATIENCE_S):
         while not await condition():
             await asyncio.sleep(0.02)
@@ -181,7 +181,7 @@ CHECKING = """
 
 @pytest.fixture
 def site(tmp_path, monkeypatch):
-    """A folder of packages."""
+    """A folder in which packages can be installed."""
     monkeypatch.syspath_prepend(tmp_path)
     yield tmp_path
     for name in ("keeping", "stepping"):
@@ -311,7 +311,7 @@ async def test_an_optimizer_that_raises_stops_its_own_experiment_alone(
 
 
 async def fault_of(store, name):
-    """The fault of an experiment, as soon as it is stored."""
+    """Wait until a fault of an experiment is stored, and return it."""
 
     async def shown():
         return (await snapshot(store, name)).fault
@@ -409,12 +409,12 @@ async def test_an_experiment_that_cannot_be_decided_can_be_stopped(server):
 
 
 async def is_faultless(store, name="bad"):
-    """Whether no fault is stored any more: an actor says so after the commit that mends it."""
+    """Whether no fault is stored any more; the actor removes it after a successful commit."""
     return (await snapshot(store, name)).fault == ""
 
 
 GONE = {"name": "romul", "replaced_first": 0.25, "patience": 2.0, "power": 0.1}
-"""As an older version may have stored it: two of these options are no more."""
+"""Options that an older version may have stored; two of them no longer exist."""
 
 
 async def test_a_search_goes_on_without_options_that_are_no_more(server, raw, redis_url, caplog):
@@ -475,7 +475,7 @@ async def test_what_an_actor_of_another_version_leaves_out_is_seen_by_all(
 
 
 FUTURE = {"schema": 7, "shards": 4}
-"""Of a declaration that a later version may write."""
+"""Fields that a later version may write into a declaration."""
 
 
 @pytest.mark.parametrize("damage", [FUTURE, {"optimizer": {"name": "former"}}, "no JSON", "slot"])

@@ -1,4 +1,4 @@
-"""Redis with content that this project never wrote: the store reads on, or says what is wrong."""
+"""Damaged data in Redis: the store reads the rest, or says what is wrong."""
 
 import asyncio
 import contextlib
@@ -37,7 +37,7 @@ def raw(redis_url):
 
 @pytest.fixture
 async def damaged(redis_url, raw):
-    """A store with one whole experiment, to be damaged through `raw`."""
+    """A store with one complete experiment, which tests damage through `raw`."""
     store = RedisStore(redis_url)
     await filled(store)
     yield store

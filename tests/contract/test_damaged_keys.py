@@ -1,4 +1,4 @@
-"""Keys that are damaged, missing, or of another type: each script acts whole or not at all."""
+"""Keys that are damaged, missing, or of the wrong type: each script does all or nothing."""
 
 import asyncio
 
@@ -32,14 +32,14 @@ async def store(redis_url, raw):
 
 
 def spoil(raw, part):
-    """Make something else of a key than it should be."""
+    """Replace a key by one of the wrong type or content."""
     place = part if part.startswith("romul:") else key("e", part)
     raw.delete(place)
     raw.set(place, "x")
 
 
 async def test_an_experiment_that_another_team_takes_off_the_list_goes_on(redis_url, raw, caplog):
-    """The list is of all teams: the server cannot say which names an operator may remove."""
+    """All teams share the list, so the server cannot restrict which names an operator removes."""
     store, late = RedisStore(redis_url), RedisStore(redis_url)
     await store.create("ours", SPEC, b"submitted")
     await store.create("theirs", SPEC, b"submitted")

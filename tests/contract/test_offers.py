@@ -21,7 +21,7 @@ async def commit(store, *trials, parent=P, name="e"):
 
 
 async def holds(store, worker="w", checkpoint=P, for_ms=LONG_MS, warm=None):
-    """A worker has reported a trial, and holds its checkpoint since."""
+    """Let a worker report a trial and hold its checkpoint."""
     await commit(store, b"before", parent="")
     lease = await store.lease(["e"], worker, 0)
     hold = Hold(checkpoint, for_ms, warm)

@@ -1,4 +1,4 @@
-"""Consumers of the queues on a real server: those that are gone are forgotten, and no entry is."""
+"""Queue consumers on a real server: dead ones are removed, but none of their entries is lost."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""The promises of a store, held by every kind of store alike."""
+"""The contract of a store, which every kind of store must fulfil."""
 
 import asyncio
 from dataclasses import replace
@@ -232,7 +232,7 @@ async def test_a_lease_is_settled_once_and_the_same_call_again_is_fine(store):
 
 
 async def test_a_report_sent_twice_is_known_after_a_second_copy_has_ended_too(store):
-    """The client sends a call again whose answer was lost; what came between may hide the first."""
+    """A client repeats a call whose answer was lost; later reports must not hide the first one."""
     await made(store)
     await queue_trials(store, b"first", b"copy", b"next")
     first, copy, after = [await store.lease(["e"], "w", 0) for _ in range(3)]
@@ -247,7 +247,7 @@ async def test_a_report_sent_twice_is_known_after_a_second_copy_has_ended_too(st
 
 
 async def test_a_result_that_did_not_count_makes_no_later_attempt_outdated(store):
-    """As of a search that ended meanwhile, and was extended."""
+    """For example, if the search had ended meanwhile and was extended."""
     await made(store)
     await queue_trials(store, b"1", b"2", b"3")
     first, second, third = [await store.lease(["e"], "w", 0) for _ in range(3)]

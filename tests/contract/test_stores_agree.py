@@ -1,4 +1,4 @@
-"""Two kinds of store, driven by the same random operations, never differ in anything visible."""
+"""Two kinds of store give the same visible results for the same random operations."""
 
 import asyncio
 from dataclasses import replace
@@ -20,11 +20,11 @@ WORKERS = st.sampled_from(["v", "w"])
 BODIES = st.binary(max_size=8)
 NEVER_MS = 10**9
 HELD = {worker: f"0-0-1-{worker}" for worker in ("v", "w", "a", "b")}
-"""The one checkpoint that each holds, if any: no two hold the same."""
+"""The checkpoint that each worker can hold; no two workers hold the same one."""
 
 
 class Machine(RuleBasedStateMachine):
-    """Entry ids and versions differ from store to store: they are compared by what they lead to."""
+    """Compares two stores by effects only, since their entry ids and versions differ."""
 
     url = ""
 
@@ -47,7 +47,7 @@ class Machine(RuleBasedStateMachine):
         return found
 
     def all_of(self, calls, *, compare=True):
-        """Make calls that change nothing for each other, at once: (call, what is compared) each."""
+        """Make independent calls concurrently, each given as (call, what is compared)."""
 
         async def one(store, call):
             try:
@@ -66,7 +66,7 @@ class Machine(RuleBasedStateMachine):
         return list(zip(*found, strict=True))
 
     def each(self, handles):
-        """The handle that belongs to a store."""
+        """A function that returns the handle of a store."""
         return lambda store: handles[self.stores.index(store)]
 
     @rule(name=NAMES)

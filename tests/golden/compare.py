@@ -1,4 +1,4 @@
-"""Whether any decision has moved: hashes of many histories, compared with those of another commit.
+"""Check whether a decision has changed, by comparing hashes of many histories between commits.
 
     make golden                  # with the file beside this module
     make golden BASE=main~3      # with that commit, run on this machine
@@ -32,7 +32,7 @@ SAME, MOVED, NOT_COMPARED = 0, 1, 2
 
 
 class NotComparedError(Exception):
-    """There is nothing to compare with; the message says why."""
+    """Nothing can be compared; the message says why."""
 
 
 def sets(*, quick: bool) -> dict[str, list[str]]:
@@ -133,7 +133,7 @@ def machine() -> dict[str, Any]:
 
 
 def other_machine(recorded: Mapping[str, Any], here: Mapping[str, Any]) -> str:
-    """In words, how two machines differ; "" if they do not."""
+    """A description of how two machines differ; "" if they do not."""
     found = [
         f"{name} is {here.get(name)}, not {recorded.get(name)}"
         for name in sorted({*recorded, *here})
@@ -143,7 +143,7 @@ def other_machine(recorded: Mapping[str, Any], here: Mapping[str, Any]) -> str:
 
 
 def moved(expected: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
-    """A line for each entry that moved, is new, or is gone."""
+    """One line for each entry that changed, is new, or is missing."""
     lines = []
     for entry in sorted({*expected, *found}):
         before, now = expected.get(entry, "none"), found.get(entry, "none")
@@ -175,7 +175,7 @@ def part_of(entries: Mapping[str, str], commands: Mapping[str, list[str]]) -> di
 
 
 def renew() -> None:
-    """Write the file again, for this machine."""
+    """Rewrite the file for this machine."""
     entries = hashes(ROOT, sets(quick=False))
     found = {"machine": machine(), "entries": dict(sorted(entries.items()))}
     FILE.write_text(json.dumps(found, indent=1) + "\n")
@@ -225,7 +225,7 @@ def expected_from(base: str | None) -> dict[str, str]:
 
 
 def main() -> int:
-    """Compare or renew, and say what came out."""
+    """Compare or renew, and print the result."""
     parser = argparse.ArgumentParser(description="Compare hashes of histories.")
     parser.add_argument("--base", help="compare with this commit, run on this machine")
     parser.add_argument("--renew", action="store_true", help="write the file again")

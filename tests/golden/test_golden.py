@@ -1,4 +1,4 @@
-"""Golden records: what moves them, what does not, and whether anything has moved."""
+"""Golden records: which changes affect them, and whether any decision has changed."""
 
 import math
 import shutil
@@ -25,7 +25,7 @@ LINE: dict[str, Any] = {
 
 @pytest.fixture
 def content():
-    """The file, where this machine can be compared with it."""
+    """The entries of the file; skips if this machine cannot be compared with it."""
     found = compare.recorded()
     if why := compare.other_machine(found["machine"], compare.machine()):
         pytest.skip(f"written on another machine: {why}")

@@ -1,6 +1,6 @@
-"""All keys of a server as JSON, and back: what one commit stored, for a later one to read.
+"""All keys of a server as JSON, and back, so that a commit can read what an older one stored.
 
-No DUMP and no RDB file: those bear the version of the server that wrote them.
+DUMP and RDB files are not used because they depend on the version of the server.
 """
 
 import base64
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def _portable(value):
-    """Text where it is text; MessagePack, and what else is not, in base64."""
+    """Text as it is; MessagePack and other bytes in base64."""
     try:
         return value.decode()
     except UnicodeDecodeError:
@@ -85,7 +85,7 @@ def _dump_stream(client, key):
 
 
 def load(client, keys):
-    """Put all keys of a listing onto an empty server."""
+    """Write all keys of a listing to an empty server."""
     for key, row in keys.items():
         kind, value = row["type"], row["value"]
         if kind == "string":
@@ -115,7 +115,7 @@ def _load_stream(client, key, value):
 
 
 def read_folder(folder: Path, pattern: str):
-    """The files under a folder that a pattern names, by path; they must be text."""
+    """The text files under a folder that match a pattern, by path."""
     return {
         str(path.relative_to(folder)): path.read_text()
         for path in sorted(folder.glob(pattern))
@@ -124,14 +124,14 @@ def read_folder(folder: Path, pattern: str):
 
 
 def write_folder(folder: Path, texts):
-    """Write files back."""
+    """Write files into a folder."""
     for name, text in texts.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
 
 
 def to_text(search):
-    """A listing as a file: a key, or a file, a line, so that changes can be read."""
+    """A listing as text: one line for each key or file, so that diffs are readable."""
     parts = [
         json.dumps(name)
         + ": {\n"

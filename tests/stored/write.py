@@ -42,7 +42,7 @@ constants = {{ seconds = {seconds} }}
 timeouts = {{ lease_s = 3.0 }}
 """
 PLACE = "/stored"
-"""What stands in a listing for the folder in which the search ran."""
+"""Placeholder in a listing for the folder in which the search ran."""
 
 
 def call(*arguments):
@@ -57,7 +57,7 @@ def declared(folder, name, steps, seconds):
 
 @contextlib.contextmanager
 def running(*arguments):
-    """A command in a group of processes of its own; what is left of it is killed."""
+    """A command in its own process group, which is killed at the end."""
     process = subprocess.Popen([*ROMUL, *arguments], start_new_session=True)
     try:
         yield process
@@ -86,13 +86,13 @@ def count(client, name, field):
 
 
 def training(client, name):
-    """Processes of the workers that train, by what they say."""
+    """Process ids of the workers that are training, according to their presence."""
     workers = [json.loads(text) for text in client.hvals(f"romul:{{{name}}}:workers")]
     return [presence["pid"] for presence in workers if presence["state"] == "training"]
 
 
 def write_listing(client, runs, name, to):
-    """Keys, checkpoints and the run's own file."""
+    """The keys, the checkpoints and the run file."""
     keys = dump(client)
     place = runs / name
     files = {

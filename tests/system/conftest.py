@@ -1,4 +1,4 @@
-"""Real processes: the command line, driven as a user drives it."""
+"""Fixtures for tests that use the command line and real processes, as a user does."""
 
 import contextlib
 import io
@@ -53,11 +53,11 @@ class System:
         )
 
     def call(self, *arguments, **environment):
-        """Run a command to its end."""
+        """Run a command and wait for its end."""
         return warm.call(arguments, {**self.environment, **environment}, seconds=100)
 
     def as_json(self, *arguments):
-        """What a command prints for programs."""
+        """The JSON that a command prints."""
         done = self.call(*arguments, "--json")
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
@@ -97,7 +97,7 @@ class System:
         return [line for line in lines if event in (None, line["event"])]
 
     def leases(self, name="e"):
-        """Worker of each leased trial."""
+        """The worker of each leased trial."""
         rows = self.client.xpending_range(f"romul:{{{name}}}:trials", "workers", "-", "+", 100)
         return {row["message_id"]: row["consumer"] for row in rows}
 
@@ -106,7 +106,7 @@ class System:
         return json.loads(self.client.hget(f"romul:{{{name}}}:workers", worker) or "{}")
 
     def kill_in_training(self, process, worker, name="e"):
-        """Kill a worker that has a trial for sure: not between two of them."""
+        """Kill a worker while it trains, not between two trials."""
 
         def caught():
             # What stands still ends no trial; what it has just sent arrives meanwhile.
@@ -143,7 +143,7 @@ def system(redis_url, tmp_path):
 
 @pytest.fixture(scope="module")
 def toy(redis_url, tmp_path_factory):
-    """A finished search on a toy problem, which tests only look at."""
+    """A finished search on a toy problem, for tests that only read."""
     # A database of its own, which no other test of the module empties.
     made = System(f"{redis_url.removesuffix('/0')}/1", tmp_path_factory.mktemp("toy"))
     made.submit(name="toy", steps=6, constants={"seconds": 0.02}, budget=5)
@@ -156,12 +156,12 @@ def toy(redis_url, tmp_path_factory):
 
 
 def timeless(line):
-    """A line of history without the time of its event: what was decided, not when."""
+    """A line of history without the time of its event."""
     return {key: value for key, value in line.items() if key != "at_ms"}
 
 
 def processes_with(text):
-    """Command lines of all processes that hold `text`, or whose working folder does."""
+    """Command lines of all processes with `text` in the command line or the working folder."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -174,7 +174,7 @@ def processes_with(text):
 
 
 def program(file, *options):
-    """Run a program of Python's in this process, which has imported what it needs."""
+    """Run a Python program in this process, which has already imported its modules."""
     out, err = io.StringIO(), io.StringIO()
     code: Any = 0
     with pytest.MonkeyPatch.context() as patch:
@@ -195,7 +195,7 @@ def program(file, *options):
 
 
 class HangingStore:
-    """An object store that takes connections and answers nothing."""
+    """An object store that accepts connections but never answers."""
 
     def __init__(self, listening):
         self._listening = listening
@@ -215,7 +215,7 @@ def hanging_store():
 
 
 def aws(address):
-    """What has a process find an object store at an address."""
+    """Environment variables that point a process at an object store."""
     return {
         "AWS_ACCESS_KEY_ID": "testing",
         "AWS_SECRET_ACCESS_KEY": "testing",
@@ -233,11 +233,11 @@ from romul_actors.core.optimizers.romul import Romul
 class Overflowing(Romul):
     name: ClassVar[str] = "overflowing"
 """
-"""An optimizer of an installed package, which no ranges of constants are known of."""
+"""An optimizer from an installed package; the ranges of its constants are unknown."""
 
 
 def install_overflowing(folder, monkeypatch):
-    """Install it for all processes of a test."""
+    """Install that optimizer for all processes of a test."""
     install(folder, "overflowing", OVERFLOWING, optimizers="overflowing = overflowing:Overflowing")
     monkeypatch.syspath_prepend(folder)
     monkeypatch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")

@@ -1,4 +1,4 @@
-"""Users of the server: each line of SECURITY.md's table is tried."""
+"""Users of the server: tests each line of the table in SECURITY.md."""
 
 import asyncio
 import contextlib
@@ -425,7 +425,7 @@ async def test_a_refusal_of_the_broker_is_one_warning_and_its_passwords_file_is_
 
 
 def test_the_doors_of_the_broker_let_a_search_through(system, guarded_broker):
-    """A lost worker is noticed at once, an operator drains another; passwords come from files."""
+    """A lost worker is noticed at once and an operator drains another; passwords are in files."""
     secrets = {}
     for role in ("worker", "actor", "operator"):
         user, _, rest = guarded_broker[role].removeprefix("mqtt://").partition(":")

@@ -1,4 +1,4 @@
-"""`romul acl` run again: its own users are made anew, and what others wrote stays where it is."""
+"""Repeated `romul acl`: it replaces its own users, and keeps what others wrote."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ ADMIN = "user admin on >secret ~* &* +@all"
 
 @pytest.fixture
 def make(tmp_path):
-    """A call of `romul acl` for one team; the folder of its files."""
+    """The folder of the files, and a function that calls `romul acl` for one team."""
 
     def call(team, *options, roles="worker,actor"):
         return romul(
@@ -187,7 +187,7 @@ def test_a_file_that_lets_connections_in_without_a_user_is_left_as_it_is(make, c
 
 
 def test_a_user_of_two_roles_is_refused(make):
-    """The server would refuse the whole file: one user, one line."""
+    """The server would refuse the whole file if a user had two lines."""
     folder, call = make
     done = call("a", "--roles=worker=x,actor=x")
     assert (done.returncode, "'x' is given twice" in " ".join(done.stderr.split())) == (2, True)

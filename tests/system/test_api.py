@@ -1,4 +1,4 @@
-"""`romul.run` and its like, as a program calls them: real processes, a real server."""
+"""`romul.run` and similar functions, as programs call them, with real processes and servers."""
 
 import asyncio
 import importlib
@@ -29,7 +29,7 @@ SECRET = "a-text-that-stands-in-the-function"
 
 
 def valley(note=SECRET):
-    """A function that goes to workers whole: they need not import this module, which takes long."""
+    """A function that is pickled as a whole, since importing this module takes workers long."""
 
     def train(trial):
         total = 0.0
@@ -57,7 +57,7 @@ def search(folder, task=train, space=SPACE, **changes):
 
 
 def script(folder, text, *, wait=True, **environment):
-    """Run a program of a user's."""
+    """Run a user's program."""
     file = folder / "script.py"
     file.write_text(text)
     process = subprocess.Popen(
@@ -101,7 +101,7 @@ class Recorded(romul.Callback):
 
 
 class Look(romul.Callback):
-    """Looks at the search from another thread, as another program would."""
+    """Reads the search from another thread, as another program would."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -121,7 +121,7 @@ ONCE: dict[str, Any] = {"seed": 7, "steps": 3}
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory):
-    """A search that has ended, which tests only look at: its folder, its result, its callbacks."""
+    """A finished search for tests that only read: its folder, its result, its callbacks."""
     folder = tmp_path_factory.mktemp("searched")
     recorded, look = Recorded(), Look(folder)
     result = search(folder, callbacks=[recorded, look], **ONCE)
@@ -262,7 +262,7 @@ def test_a_plain_script_runs_a_search_without_a_guard(tmp_path):
 
 
 def test_what_a_script_defines_is_pickled_inside_its_function(tmp_path):
-    """By name, as `pickle` does; also names that the worker's own process has."""
+    """Objects are found by name, as with `pickle`, even if the worker's process has that name."""
     out = script(
         tmp_path,
         """
@@ -291,7 +291,7 @@ print(best.value, pickle.loads((best.checkpoint / "state").read_bytes()).x)
 
 
 def test_a_run_can_be_awaited_beside_other_things_and_called_where_a_loop_runs(tmp_path):
-    """One trains a lambda, and one a task that is given by its name."""
+    """One search trains a lambda, and one a task that is given by name."""
     name = "romul_workers.tasks.toys:quadratic"
 
     async def main():
@@ -341,7 +341,7 @@ def test_another_search_of_that_name_says_what_to_do(tmp_path):
 
 
 def contents(folder):
-    """All files of a run and what they hold; the server's own are written when it is looked at."""
+    """The contents of all files of a run, except the server's: reading a run changes those."""
     files = [file for file in folder.rglob("*") if file.is_file() and "redis" not in file.parts]
     return {file.relative_to(folder): file.read_bytes() for file in files}
 

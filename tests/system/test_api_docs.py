@@ -1,4 +1,4 @@
-"""Examples of the Python API: what the pages and the notebook say is run as it stands there."""
+"""Runs the examples of the Python API from the pages and the notebook, unchanged."""
 
 import os
 import re
@@ -20,7 +20,7 @@ DOCS, EXAMPLES = ROOT / "docs", ROOT / "examples"
 
 
 def blocks(page):
-    """Code blocks of a page that are of this project: (line, code)."""
+    """Code blocks of a page that use this project, as (line, code)."""
     text = (ROOT / page).read_text()
     found = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     return [code for code in found if "romul" in code]
@@ -42,7 +42,7 @@ SMALLER = [
 
 
 def run_code(code, folder, *changes):
-    """Run a program in a folder, smaller than it stands there."""
+    """Run a program in a folder, at a smaller size than on the page."""
     for before, after in (*SMALLER, *changes):
         code = code.replace(before, after)
     (folder / "program.py").write_text(code)

@@ -1,4 +1,4 @@
-"""The benchmarks, as small as they go: their figures mean something at full size only."""
+"""The benchmarks at their smallest size; their figures mean something only at full size."""
 
 import json
 import random
@@ -24,7 +24,7 @@ def bench(name, *options):
 
 
 def bench_here(name, *options):
-    """The same without another interpreter, which would import torch once more."""
+    """The same in this process, since a new interpreter would import torch again."""
     return program(FOLDER / f"{name}.py", *options)
 
 
@@ -141,7 +141,7 @@ def test_too_few_workers_are_refused_in_words():
 
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory):
-    """A text of a hundred words in the Penn Treebank's files."""
+    """A text of a hundred words in the format of the Penn Treebank files."""
     tmp_path = tmp_path_factory.mktemp("texts")
     draw = random.Random(0)
     for part, lines in (("train", 900), ("valid", 700), ("test", 1200)):
@@ -160,7 +160,7 @@ TWO = ("--task=ptb-twin", "--slots=4", "--steps=1", "--optimizers=truncation,ran
 
 @pytest.fixture(scope="module")
 def played(texts):
-    """The results of two populations, each of one seed and in a process of its own."""
+    """The results of two populations with one seed each, in separate processes."""
     results = texts / "runs.jsonl"
     options = (*TWO, f"--data={texts}", f"--results={results}", "--processes=2", "--seeds=1")
     done = bench("populations", *options)

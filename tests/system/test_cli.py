@@ -41,7 +41,7 @@ WRITES = "return (trial.checkpoint / 'x').write_text('x')"
 
 
 def local(folder, *arguments):
-    """Start a command in a folder, which local runs are found by."""
+    """Start a command in a folder, in which it finds local runs."""
     out, err = (folder / f"{secrets.token_hex(4)}.{name}" for name in ("out", "err"))
     return Command(arguments, {**os.environ, "OMP_NUM_THREADS": "1"}, out, err, folder)
 
@@ -51,7 +51,7 @@ def ended(process, seconds=100):
 
 
 def begun_anew(folder, *arguments):
-    """As a user's shell starts it, in an interpreter of its own."""
+    """Start a command in a new interpreter, as a user's shell does."""
     return subprocess.Popen(
         [*COLD, *arguments],
         cwd=folder,
@@ -87,7 +87,7 @@ def test_the_demo_trains_on_real_data_and_leaves_nothing_running(tmp_path):
 
 
 async def with_pause(folder):
-    """Ask a run that has ended to pause; whether the request waits."""
+    """Request a pause of a run that has ended; return whether the request is still queued."""
     async with embedded_server(folder) as url, Client.connect(url) as client:
         await client.pause(folder.name)
         return (await client.store.depths(folder.name))["inbox"] == 1
@@ -321,7 +321,7 @@ def train(trial):
     (trial.checkpoint / 'n').write_text(str(n))
     return trial.hyperparameters['x'] - 10 * n
 """
-"""Returns how many trials led to its checkpoint."""
+"""A task whose checkpoint counts the trials that led to it."""
 
 
 def test_a_run_begins_with_what_another_one_has_found(tmp_path):
@@ -383,7 +383,7 @@ from romul_actors.client import Client
 Client.submit = lambda self, experiment: os.kill(os.getpid(), signal.SIGKILL)
 main()
 """
-"""`romul` that is killed as it is about to submit an experiment."""
+"""A `romul` that is killed just before it submits an experiment."""
 
 
 async def declaration_of(folder):
@@ -573,7 +573,7 @@ def test_experiments_are_submitted_shown_and_removed(system):
 
 @pytest.fixture(scope="module")
 def decided(redis_url, tmp_path_factory):
-    """An experiment that an actor serves and no worker trains; tests change nothing of it."""
+    """An experiment with an actor but no worker, for tests that change nothing."""
     # A database of its own, which no other test empties.
     made = System(f"{redis_url.removesuffix('/0')}/1", tmp_path_factory.mktemp("decided"))
     made.submit()

@@ -1,4 +1,4 @@
-"""A worker that must go ends within its limit, whatever it waits for; a second signal: at once."""
+"""A stopped worker ends within its grace period; after a second signal, at once."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ STORE = {"checkpoints": "s3://romul/e", "timeouts": {"lease_s": 60}, "steps": 2}
 
 
 def queue(system, trial):
-    """Queue a trial as an actor does."""
+    """Queue a trial, as an actor does."""
 
     async def commit():
         store = RedisStore(system.url)
@@ -36,7 +36,7 @@ def queue(system, trial):
 
 
 def reports(system):
-    """What was reported of trials, in order."""
+    """The reports of trials, in order."""
 
     async def read():
         store = RedisStore(system.url)
@@ -119,14 +119,14 @@ def test_a_second_signal_ends_a_worker_at_once(system, hanging_store, number):
 
 @pytest.fixture
 def own_server(background, tmp_path):
-    """A server of the test's own: its URL and its process."""
+    """A server for one test: its URL and its process."""
     url, end = background.enter(embedded_server(tmp_path / "server", durable=False))
     yield url, int((tmp_path / "server/redis/server.pid").read_text())
     end()
 
 
 def heeds(process, number):
-    """Whether a process has a handler of a signal."""
+    """Whether a process handles a signal."""
     status = dict(
         line.split(":\t") for line in Path(f"/proc/{process.pid}/status").read_text().splitlines()
     )

@@ -1,4 +1,4 @@
-"""The recipes of docs/frameworks.md: each goes on where its parent stood, with its own values."""
+"""The recipes of docs/frameworks.md continue from the parent with the trial's own values."""
 
 import importlib.util
 import json
@@ -56,7 +56,7 @@ trees = lightgbm.Booster(model_file="model.txt").dump_model()["tree_info"]
 rate, updates = trees[-1]["shrinkage"], len(trees) / 10
 """,
 }
-"""What the optimizer of a checkpoint holds, by framework."""
+"""Functions that read the optimizer of a checkpoint, by framework."""
 
 RATES = {"lightning": "lr", "sklearn": "eta0", "xgboost": "eta"}
 OTHERS = {

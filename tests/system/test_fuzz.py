@@ -1,4 +1,4 @@
-"""Hostile queue content: any number of messages that are none, and nothing gives way."""
+"""Hostile queue content: any number of invalid messages does no harm."""
 
 import contextlib
 import json
@@ -20,7 +20,7 @@ MESSAGES = int(os.environ.get("ROMUL_FUZZ", "5000"))
 
 
 def hostile(rng):
-    """Random bytes, random maps, and good messages with something wrong."""
+    """Random bytes, random maps, and valid messages with one fault."""
     good = [
         replace(TRIAL, hyperparameters={"rate": 0.1}),
         Result(
@@ -48,7 +48,7 @@ def hostile(rng):
 
 
 def usable(body):
-    """Whether the change left a good message; who may write one is another matter."""
+    """Whether the changed message can still be decoded."""
     for decode in (decode_event, decode_trial):
         with contextlib.suppress(MessageError):
             decode(body)

@@ -1,4 +1,4 @@
-"""Real training on a real GPU: what the CPU cannot show. Skipped where there is none."""
+"""Real training on a GPU, for what a CPU cannot test. Skipped without a GPU."""
 
 import json
 import os
@@ -19,7 +19,7 @@ HOW = {
 
 
 def free():
-    """Memory of the GPU that no process holds, in bytes."""
+    """Free memory of the GPU, in bytes."""
     return torch.cuda.mem_get_info()[0]
 
 
@@ -119,7 +119,7 @@ def test_a_trial_cut_short_draws_what_it_would_have_drawn(system, tmp_path):
 
 
 def places(system, name):
-    """Where the workers of an experiment say that their trials stand."""
+    """The progress of the trials of an experiment, as its workers announce it."""
     found = system.client.hvals(f"romul:{{{name}}}:workers")
     return [json.loads(worker).get("at", 0.0) for worker in found]
 

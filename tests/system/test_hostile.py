@@ -1,4 +1,4 @@
-"""Whatever a task, a worker or a file wrote: no terminal obeys it, and no command breaks on it."""
+"""Hostile text from tasks, workers and files controls no terminal and breaks no command."""
 
 import asyncio
 import csv
@@ -36,7 +36,7 @@ from tests.tasks.hostile import BAD
 
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 SEEN = r"\x1b]0;"
-"""How the beginning of every hostile text looks."""
+"""The beginning of every hostile text, as it is displayed."""
 FIELDS = {
     "name": "hostile",
     "task": "hostile",
@@ -106,7 +106,7 @@ EXCEPTIONS = {
 
 
 class Terminal(io.StringIO):
-    """What a person sees: nothing is taken out on the way, as is done for a file."""
+    """A terminal: nothing is removed from its output, unlike that of a file."""
 
     def isatty(self):
         return True
@@ -132,7 +132,7 @@ def write(file, **fields):
 
 
 async def fill(url, folder):
-    """Search through a real actor and a worker whose name is hostile, too."""
+    """Run a search with a real actor, and a worker with a hostile name."""
     store = RedisStore(url)
     given = Experiment.model_validate({**FIELDS, "checkpoints": str(folder / "checkpoints")})
     await store.create("hostile", given.model_dump_json(), encode(Submitted()))
@@ -153,7 +153,7 @@ async def fill(url, folder):
 
 @pytest.fixture(scope="module")
 def place(redis_url, tmp_path_factory):
-    """A server with a hostile experiment, and a folder with what commands read."""
+    """A server with a hostile experiment, and a folder with files for commands."""
     folder = tmp_path_factory.mktemp("hostile")
     client = redis.Redis.from_url(redis_url, protocol=2)
     client.flushdb()
@@ -315,7 +315,7 @@ def test_garbage_in_a_hash_is_named_and_hides_no_other_experiment(
 
 @pytest.fixture
 def damaged(place):
-    """A client that may change the hashes; they are as before at the end."""
+    """A client for changes of hashes, which are restored at the end."""
     client = redis.Redis.from_url(place["url"], protocol=2)
     keys = ["romul:{hostile}", "romul:{hostile}:slot:0"]
     before: dict[str, Any] = {key: client.hgetall(key) for key in keys}

@@ -1,4 +1,4 @@
-"""What the Dockerfiles make of a process: what is its PID 1, its extras, its HOME."""
+"""Processes in the images: their PID 1, their extras and their HOME."""
 
 import contextlib
 import json
@@ -23,7 +23,7 @@ IMAGES = ["actor", "worker"]
 
 
 def last_stage(image):
-    """Instructions of the stage that is run, continued lines joined: pairs of word and rest."""
+    """The instructions of the last stage as pairs (word, rest), with continued lines joined."""
     text = (DOCKER / f"{image}.Dockerfile").read_text().replace("\\\n", " ")
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     starts = [i for i, line in enumerate(lines) if line.startswith("FROM ")]
@@ -42,7 +42,7 @@ def environment(image):
 
 @pytest.mark.parametrize("image", IMAGES)
 def test_the_program_before_romul_is_installed_where_it_is_named(image):
-    """Kubernetes and `docker run` start no process of their own before an image's."""
+    """Kubernetes and `docker run` start no init process before that of the image."""
     first, *rest = entrypoint(image)
     assert (first, rest) == ("/usr/bin/tini", ["--", "romul"])
     [installed] = [rest for word, rest in last_stage(image) if "apt-get install" in rest]
@@ -53,7 +53,7 @@ def test_the_program_before_romul_is_installed_where_it_is_named(image):
 
 
 def processes(parent):
-    """Pairs of number and program of all processes below one."""
+    """(PID, program) of all descendants of a process."""
     children = Path(f"/proc/{parent}/task/{parent}/children")
     try:
         for child in map(int, children.read_text().split()):
@@ -65,7 +65,7 @@ def processes(parent):
 
 @pytest.fixture
 def contained(tmp_path):
-    """Start a command as an image does, as PID 1 of its own: (the unshare process, PID 1)."""
+    """Start a command as PID 1, as an image does; returns (the unshare process, PID 1)."""
     started = []
     unshare = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
     if subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode:
@@ -96,7 +96,7 @@ def contained(tmp_path):
 
 @pytest.mark.parametrize("image", IMAGES)
 def test_a_request_to_end_is_not_lost_before_python_listens(contained, system, image):
-    """The kernel drops a signal to PID 1 that has no handler: scale-down takes the youngest."""
+    """The kernel drops a signal to a PID 1 without a handler; scale-down stops young pods first."""
     outer, first = contained(image, image, f"--redis={system.url}")
     os.kill(first, signal.SIGTERM)
     # By the signal itself, or by its handler.
@@ -104,7 +104,7 @@ def test_a_request_to_end_is_not_lost_before_python_listens(contained, system, i
 
 
 def test_a_second_request_to_end_ends_a_worker_at_once(contained, system):
-    """PID 1 cannot end by a signal's default: the kernel ignores it."""
+    """The kernel ignores the default action of a signal for PID 1."""
     system.submit(task="misbehaving:deaf", constants={"marked": 3600.7}, steps=1)
     system.actor()
     options = ("--name=w", "--grace=3600", "--allow=misbehaving", f"--path={TASKS}")

@@ -1,4 +1,4 @@
-"""The manifests: valid by Kubernetes' own schemas, and in step with the program."""
+"""The manifests are valid by Kubernetes' own schemas, and match the program."""
 
 import asyncio
 import itertools
@@ -65,7 +65,7 @@ def test_a_manifest_is_valid(manifest):
 
 @pytest.fixture
 def foreign_fault(tmp_path):
-    """What the schemas of KEDA and the Prometheus operator say of a manifest; "" if it is valid."""
+    """The fault of a manifest by the schemas of KEDA and the Prometheus operator; "" if valid."""
     if shutil.which("npm") is None:
         pytest.skip("no npm here, which the operators' schemas come with")
     folder = tmp_path
@@ -99,7 +99,7 @@ def foreign_fault(tmp_path):
 
 
 def test_operators_manifests_are_valid(foreign_fault):
-    """In one test, so that one process alone installs the schemas."""
+    """This is one test, so that only one process installs the schemas."""
     found = [p.values[0] for p in manifests() if p.values[0]["apiVersion"] in FOREIGN]
     assert {manifest["apiVersion"] for manifest in found} == FOREIGN
     for manifest in found:
@@ -161,7 +161,7 @@ def combined(folder, components, **more):
 
 
 def assert_holds(manifests, components):
-    """The workers have what each of these components is for, and nothing of the others."""
+    """Check that the workers have the settings of these components and of no others."""
     worker = manifests["Deployment", "romul-worker"]["spec"]
     pod = worker["template"]["spec"]
     container = pod["containers"][0]
@@ -199,7 +199,7 @@ def test_the_base_takes_any_components_in_any_order(tmp_path, components):
 
 
 def test_on_spot_nodes_means_nodes_that_say_so_and_that_workers_tolerate():
-    """Tolerations alone put no pod there. Each cloud's label is enough."""
+    """Tolerations alone do not place a pod there; one cloud's label is enough."""
     pod = rendered(FOLDER / "spot")["Deployment", "romul-worker"]["spec"]["template"]["spec"]
     wanted = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
     labels = {}
@@ -232,7 +232,7 @@ def test_checkpoints_are_not_walked_through_at_each_start_of_a_pod():
 
 
 def test_keda_reads_the_actors_metrics_from_any_namespace():
-    """KEDA resolves names in its own namespace, where a service's bare name is another one's."""
+    """KEDA resolves names in its own namespace, so a service needs its full name."""
     service = named("Service", "romul-actor")
     trigger = named("ScaledObject", "romul-worker")["spec"]["triggers"][0]["metadata"]
     url = urlsplit(trigger["url"])
@@ -242,7 +242,7 @@ def test_keda_reads_the_actors_metrics_from_any_namespace():
 
 
 def test_the_metadata_service_is_for_workers_on_spot_nodes_alone_and_sentinels_are_for_all():
-    """That service gives out a node's credentials, too: only who asks it for notices reaches it."""
+    """That service also hands out a node's credentials, so only pods that need notices reach it."""
     policies = yaml.safe_load_all((FOLDER / "base" / "network.yaml").read_text())
     for policy in policies:
         ports = [each["port"] for rule in policy["spec"]["egress"] for each in rule["ports"]]

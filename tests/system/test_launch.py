@@ -37,7 +37,7 @@ def alive(system):
 
 
 def password(system):
-    """The server's, which must be seen nowhere."""
+    """The server's password, which must not be visible anywhere."""
     found = system.url.rpartition("@")[0].rpartition(":")[2]
     assert len(found) > 8
     return found
@@ -81,7 +81,7 @@ def test_workers_of_this_machine_are_started_again_and_ended_together(system):
 
 
 def test_workers_of_this_machine_read_a_passwords_file_and_others_get_what_it_holds(system):
-    """What a rotated password needs: the file, where there is one."""
+    """Workers must read the file, if there is one, so that a password can be rotated."""
     file = system.folder / "password"
     file.write_text(password(system) + "\n")
     place = system.url.rpartition("@")[2]
@@ -119,7 +119,7 @@ async def test_a_worker_that_ends_again_and_again_ends_no_other(tmp_path, monkey
         return await asyncio.create_subprocess_exec(sys.executable, "-S", "-c", arguments[1])
 
     async def lasts(crew, ending, until):
-        """Look each second, when the one that ends has ended; when it was started."""
+        """Let the crew look once a second; return when the process that ends was started."""
         starts = {ending.began}
         while seconds[0] < until:
             seconds[0] += 1
@@ -222,7 +222,7 @@ def test_more_gpus_than_there_are_is_a_clear_error(system, tmp_path):
 
 @pytest.fixture
 def sshd(tmp_path):
-    """Options of ssh that reach a server of this test's own."""
+    """ssh options that reach this test's own server."""
     program = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin")
     if program is None or shutil.which("ssh") is None:
         pytest.skip("no sshd and ssh on this machine")
@@ -358,7 +358,7 @@ PartitionName=all Nodes=localhost Default=YES MaxTime=INFINITE State=UP
 
 @pytest.fixture
 def slurm_cluster(tmp_path, monkeypatch):
-    """A Slurm of one node, of this test's own."""
+    """A Slurm of one node for this test."""
     programs = ("munged", "slurmctld", "slurmd", "sbatch")
     path = f"{os.environ['PATH']}:/usr/sbin"
     if os.getuid() or any(shutil.which(program, path=path) is None for program in programs):
@@ -490,7 +490,7 @@ def test_no_value_begins_a_line_of_the_batch_script(system, option):
 
 @pytest.fixture(scope="module")
 def ray_cluster():
-    """A Ray cluster of one node, of these tests' own: (address, environment with its token)."""
+    """A Ray cluster of one node for these tests: (address, environment with its token)."""
     pytest.importorskip("ray")
     program = shutil.which("ray", path=Path(sys.executable).parent)
     port = free_port()

@@ -1,4 +1,4 @@
-"""Checkpoints in an object store: a real S3 protocol server, no local folder that all see."""
+"""Checkpoints in an object store: a real S3 server, and no shared local folder."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from tests.conftest import free_port, wait_for
 
 
 class Server:
-    """An S3 server that can be stopped, and started again with what it held."""
+    """An S3 server that can be stopped, and restarted with its data."""
 
     def __init__(self):
         self.port = free_port()

@@ -1,7 +1,7 @@
 """The second lease: a checkpoint is stored while the next trial trains, and reported afterwards.
 
-A real server and a real child process; the storage is held up at the call that makes a checkpoint
-last: the flush of a local file, the upload to an object store.
+These tests use a real server and a real child process. They delay the call that makes a checkpoint
+durable: the flush of a local file, or the upload to an object store.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ SECOND, THIRD = replace(FIRST, id="1-0", slot=1), replace(FIRST, id="2-0", slot=
 
 
 class Storage:
-    """What makes a checkpoint last, held up and made to fail; a flush or an upload.
+    """Delays or fails the call that makes a checkpoint durable: a flush or an upload.
 
     Args:
         trace: where each call's begin and end is noted, with its trial.
@@ -81,7 +81,7 @@ class Storage:
 
 
 class TracedStore(RedisStore):
-    """Notes leases, heartbeats and reports, and whether a reported checkpoint is there whole."""
+    """Records leases, heartbeats and reports, and whether a reported checkpoint is complete."""
 
     def __init__(self, url, place, scratch):
         super().__init__(url)
@@ -160,7 +160,7 @@ class Rig:
         await self.until(lambda: ("report", trial) in self.trace)
 
     async def reports(self):
-        """What was reported, by trial."""
+        """The reports, by trial."""
         entries = await self.store.read(["e"], "a", 10, 1)
         events: list[Any] = [decode_event(entry.body) for entry in entries]
         return {event.trial: event for event in events if not isinstance(event, Submitted)}
@@ -191,7 +191,7 @@ async def rig(redis_url, tmp_path, monkeypatch, place):
 
 
 def beside(trace):
-    """Where in a trace the first trial's storing ends for good."""
+    """The position in a trace at which storing the first trial finally ends."""
     return max(n for n, event in enumerate(trace) if event == ("storing ends", "0-0"))
 
 
@@ -250,7 +250,7 @@ async def test_without_it_a_trial_is_reported_before_the_next_one_is_taken(rig):
 
 
 class UnreachableError(Exception):
-    """As an object store's library raises it: no OSError."""
+    """An error as an object store's library raises it; it is not an OSError."""
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A real run, recorded while it goes on and after it, and decided again."""
+"""A real run, recorded while it runs and afterwards, and replayed."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Machines, brokers and servers that come and go: nothing lost, nothing counted twice."""
+"""Machines, brokers and servers fail: nothing is lost, and nothing counts twice."""
 
 import asyncio
 import contextlib
@@ -34,7 +34,7 @@ BROKERS = [
 
 @pytest.fixture(params=BROKERS)
 def broker(request, background, tmp_path):
-    """A real broker that can be ended and started again: (url, end, start)."""
+    """A real broker that can be stopped and restarted: (url, stop, start)."""
     port = free_port()
     made = []
 
@@ -174,7 +174,7 @@ def test_both_leases_of_a_killed_worker_are_elsewhere_long_before_they_end(
 
 
 def broker_knows(system, url, workers):
-    """Whether so many workers have announced themselves at the broker."""
+    """Whether this number of workers have announced themselves at the broker."""
     at = Broker.parse(url)
 
     async def look():
@@ -230,7 +230,7 @@ def test_a_broker_that_comes_and_goes_changes_nothing(system, broker):
 
 @pytest.mark.skipif(not shutil.which("mosquitto"), reason="no mosquitto here")
 async def test_no_other_program_is_told_the_password_of_the_embedded_broker(tmp_path, monkeypatch):
-    """All users of a machine see what stands in command lines."""
+    """All users of a machine can read the command lines of processes."""
     programs = tmp_path / "programs"
     programs.mkdir()
     (programs / "mosquitto").symlink_to(str(shutil.which("mosquitto")))
@@ -300,7 +300,7 @@ def test_an_operator_drains_a_worker_over_the_broker(system, broker):
 
 @pytest.fixture
 def own_server(background, tmp_path):
-    """A durable server of the test's own: (url, kill it, and start it when an actor saw that)."""
+    """A durable server for one test: (url, a function that kills it and restarts it later)."""
     port, made = free_port(), []
 
     def start():
@@ -460,7 +460,7 @@ def test_a_mount_that_refuses_for_a_while_costs_no_trial(system):
 
 
 def test_a_machine_where_everything_fails_does_not_eat_the_population(system):
-    """It fails faster than others train, and would take nearly every trial."""
+    """Such a machine fails faster than others train, so it would take nearly every trial."""
     system.submit(
         task="misbehaving:sick",
         space={"x": {"type": "float", "min": 0.0, "max": 1.0}},
@@ -569,12 +569,12 @@ def present(system):
 
 
 def busy(results):
-    """How many workers have brought two results or more."""
+    """The number of workers with two results or more."""
     return sum(n > 1 for n in Counter(line["worker"] for line in results).values())
 
 
 def spread(system):
-    """After each decision, how many steps lay between the slots that took part."""
+    """The distance in steps between the active slots, after each decision."""
     steps, spreads = {}, []
     for line in system.history():
         if line["event"] in ("trial", "resumed"):

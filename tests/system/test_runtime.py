@@ -49,7 +49,7 @@ def test_a_worker_that_is_allowed_one_task_imports_it_before_there_is_a_trial(
 
 
 def probed(process, path):
-    """Status of what a process answers over HTTP, once it does."""
+    """The HTTP status of a process, as soon as it answers."""
     pattern = r"metrics: (http://127\.0\.0\.1:\d+)/metrics"
     found = wait_for(lambda: re.search(pattern, process.log.read_text()))
     try:

@@ -155,7 +155,7 @@ def test_the_doctor_says_that_nothing_can_be_written(servers, become, said):
 
 
 async def test_a_name_that_leads_to_another_primary_is_followed(servers, monkeypatch):
-    """As the name of a managed server does: the old primary keeps its connections."""
+    """So do names of managed servers; the old primary keeps its connections."""
     monkeypatch.setattr(urls, "RETRY_CAP_S", 0.01)
     (first, _), (second, _) = servers.plain(), servers.plain()
     primary = first
@@ -294,7 +294,7 @@ ROTATED = "~* &* +@all"
 
 
 def rotate(clients, name, old, new):
-    """Replace a user's password, by the commands that docs/deploy.md names; log all users out."""
+    """Replace a user's password with the commands of docs/deploy.md; disconnect all users."""
     for client in clients:
         client.execute_command("ACL", "SETUSER", name, f">{new}")
         client.execute_command("ACL", "SETUSER", name, f"<{old}")
@@ -302,7 +302,7 @@ def rotate(clients, name, old, new):
 
 
 async def place_of_one_that_follows_its_file(url, file, clients):
-    """What a store says of its place, after a client went on as soon as the file was new."""
+    """The place that a store shows, after a client has continued with the new password file."""
     file.write_text("first\n")
     store = RedisStore(url)
     assert await store.experiments() == {}
@@ -324,7 +324,7 @@ async def place_of_one_that_follows_its_file(url, file, clients):
 
 
 async def test_a_rotated_password_is_read_from_its_file(servers, tmp_path, monkeypatch):
-    """Of a server, and of the Sentinels before it."""
+    """Both the server's and the Sentinels' password."""
     monkeypatch.setattr(urls, "RETRY_CAP_S", 0.01)
     primary, _ = servers.plain()
     admin = redis.Redis(port=primary, protocol=2)
@@ -444,7 +444,7 @@ async def test_a_cluster_that_cannot_be_entered_is_an_error_in_words(
 
 
 def certificates(folder):
-    """A certificate authority of a test's own, and a server's certificate: (ca, cert, key)."""
+    """A test's certificate authority, and a server's certificate: (ca, cert, key)."""
     now = dt.datetime.now(dt.UTC)
 
     def make(name, issuer=None, issuer_key=None):

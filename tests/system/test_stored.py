@@ -1,4 +1,4 @@
-"""What older commits stored: read, shown, decided again and gone on with by this one."""
+"""Data that older commits stored is read, shown, replayed and continued."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ def raw(system):
 
 
 class Stored:
-    """Puts a stored search onto the server, and its checkpoints into the test's folder."""
+    """Loads a stored search into the server, and its checkpoints into the test's folder."""
 
     def __init__(self, folder, system, client):
         self.folder, self._system, self._client = folder, system, client
@@ -120,7 +120,7 @@ def test_a_record_is_decided_again(stored, system):
 
 
 def gone_on(system, name, before):
-    """Check that a search has gone on to its end from what it had."""
+    """Check that a search has continued to its end from its stored state."""
     lines = system.history(name)
     assert lines[: len(before)] == before
     trials = [line["trial"] for line in results(lines)]
@@ -197,7 +197,7 @@ def test_a_file_that_sets_an_option_that_is_no_more_is_refused_before_anything_c
 
 
 def declaring(folder, spec, options):
-    """A file that declares what is stored, but for its optimizer's options."""
+    """A declaration like the stored one, except for the optimizer's options."""
     kept = {**spec, "optimizer": {"name": "romul", "options": options}}
     file = folder / "declaring.py"
     text = f"experiment = Experiment.model_validate_json({json.dumps(kept)!r})"

@@ -151,7 +151,7 @@ class Terminal:
         self.seen = b""
 
     def more(self):
-        """See what comes next; False when the last process has closed the terminal."""
+        """Read more output; False if the last process has closed the terminal."""
         try:
             if select.select([self._master], [], [], 0.1)[0]:
                 self.seen += os.read(self._master, 65_536)
@@ -160,12 +160,12 @@ class Terminal:
         return True
 
     def shows(self, text, times=1):
-        """Wait until a text has come so many times, or nothing comes any more."""
+        """Wait until a text has appeared this many times, or the output has ended."""
         wait_for(lambda: not self.more() or self.seen.count(text) >= times)
         return self.seen.count(text) >= times
 
     def end(self, number):
-        """Send a signal; the exit code."""
+        """Send a signal, and return the exit code."""
         self.process.send_signal(number)
         wait_for(lambda: not self.more())
         return self.process.wait(30)
@@ -295,7 +295,7 @@ def test_the_doctor_goes_by_leases_not_by_what_a_lost_worker_last_said(system):
 
 
 def make_older(system):
-    """The server's clock cannot be turned: the events are as if they had come a minute earlier."""
+    """Move the events a minute into the past, since the server's clock cannot be set."""
     inbox = "romul:{e}:inbox"
     with redis.Redis.from_url(system.url, protocol=2) as client:
         entries = client.xrange(inbox)
@@ -423,7 +423,7 @@ def test_what_cannot_be_served_is_shown_with_its_reason_until_it_is_mended(syste
 
 
 def test_long_names_leave_the_other_columns_their_room(system):
-    """At 80 columns, with names as long as they may be."""
+    """80 columns, and names of the greatest length."""
     name = "a metric whose name is as long as that of a metric can be " + 42 * "x"
     rate = {"type": "float", "min": 0.0, "max": 1.0}
     choice = {"type": "categorical", "choices": [name, f"another {name}"]}

@@ -1,4 +1,4 @@
-"""A torch task whose momentum does not count in all trials; it returns the one in effect."""
+"""A torch task with a conditional momentum; it returns the momentum in effect."""
 
 import torch
 

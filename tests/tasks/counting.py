@@ -29,7 +29,7 @@ def train(trial):
 
 
 def pausing(trial):
-    """Count seconds, give signs of progress, and save oneself when asked to stop."""
+    """Count seconds, report progress, and pause when asked to stop."""
     done = trial.start
     if trial.resumed and float((trial.parent / "count").read_text()) != done:
         raise ValueError(f"resumed at {done} from another place")
@@ -45,7 +45,7 @@ def pausing(trial):
 
 
 def finishing(trial):
-    """Train to the end, though asked to stop on the way."""
+    """Train to the end, even if asked to stop."""
     trial.progress(trial.start)
     while not trial.should_stop:
         time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""A task that returns whatever its constant says beside the metric."""
+"""A task that also returns the figures that its constant names."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A task whose trials last for as long as a file of theirs says."""
+"""A task whose trials last as long as their file says."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""A task that says everything with what drives a terminal."""
+"""A task with terminal control characters in all of its output."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""A small torch task; its constant `after` says what it does once it has saved."""
+"""A small torch task; its constant `after` says what it does after it has saved."""
 
 import torch
 

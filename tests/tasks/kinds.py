@@ -1,4 +1,4 @@
-"""A task that looks at what it is given: every kind of hyperparameter by its type."""
+"""A task that checks the type of every kind of hyperparameter."""
 
 import json
 

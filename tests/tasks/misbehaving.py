@@ -45,7 +45,7 @@ def slow(trial):
 
 
 def writing(trial):
-    """Write for a minute, again and again."""
+    """Write output for a minute."""
     for _ in range(1_200):
         (trial.checkpoint / DONE).write_text("done")
         time.sleep(0.05)
@@ -56,7 +56,7 @@ TRAINED: list[str] = []
 
 
 def first_at_once(trial):
-    """End at once with the first trial of a process; train for a minute with all others."""
+    """End the first trial of a process at once; train for a minute in all others."""
     TRAINED.append(trial.id)
     if len(TRAINED) > 1:
         return slow(trial)
@@ -65,7 +65,7 @@ def first_at_once(trial):
 
 
 def sick(trial):
-    """Train well, but not on a machine that says of itself that it is sick."""
+    """Train normally, but fail on a machine with the variable SICK."""
     if "SICK" in os.environ:
         raise RuntimeError("no such device")
     time.sleep(0.3)
@@ -74,7 +74,7 @@ def sick(trial):
 
 
 def deaf(trial):
-    """Train for a minute whatever anybody says, with a process of its own, known by `marked`."""
+    """Ignore requests to stop for a minute; also start a process, known by `marked`."""
     if os.fork() == 0:
         os.execvp("sleep", ["sleep", str(trial.constants["marked"])])
     time.sleep(60)

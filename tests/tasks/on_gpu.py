@@ -24,7 +24,7 @@ def train(trial):
 
 
 def draws(trial):
-    """Sum random numbers drawn on the device, one an epoch; asked to stop, pause after any."""
+    """Sum random numbers drawn on the device, one per epoch; pause when asked to stop."""
     total = torch.nn.Linear(1, 1, bias=False).to(trial.device)
     if trial.parent is None:
         torch.nn.init.zeros_(total.weight)

@@ -1,4 +1,4 @@
-"""The quadratic toy, but a trial ends only when its test lets one more end."""
+"""The quadratic toy, but each trial waits for a permit of the test before it ends."""
 
 import time
 from pathlib import Path
@@ -14,7 +14,7 @@ def train(trial):
 
 
 def claimed(folder):
-    """Take a permit, which no other trial gets then."""
+    """Take a permit, so that no other trial gets it."""
     for permit in folder.glob("permit-*"):
         try:
             permit.unlink()

@@ -22,19 +22,19 @@ SPACE = {"x": {"type": "float", "min": 0.0, "max": 1.0}}
 
 
 def descend(state, values, number, rng):
-    """Come closer to 0 the nearer x is to 0.7; what validation sees is noisy."""
+    """The closer x is to 0.7, the faster the loss approaches 0; the validation loss is noisy."""
     loss = 1.0 if state is None else state
     loss *= 0.7 + abs(values["x"] - 0.7)
     return loss, loss + 0.05 * rng.standard_normal()
 
 
 def rising(state, values, number, rng):
-    """Train longer, and come to worse: only the first step is worth keeping."""
+    """The loss rises with each step, so the first step is the best."""
     return (number, values["x"]), number + values["x"]
 
 
 def gated(state, values, number, rng):
-    """Go on only when the file that the environment names is there."""
+    """Wait for the file that the environment names."""
     gate = os.environ.get("BENCH_GATE")
     while gate is not None and not Path(gate).exists():
         time.sleep(0.01)

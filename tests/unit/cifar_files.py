@@ -1,4 +1,4 @@
-"""Small data sets in the two published formats, as Python 2 would have written them."""
+"""Small data sets in the two published formats, as written by Python 2."""
 
 import hashlib
 import io
@@ -16,7 +16,7 @@ SMALL100 = replace(CIFAR100, images=(200, 100))
 
 
 class Python2(pickle._Pickler):
-    """Bytes are written as Python 2 wrote its strings."""
+    """Writes bytes as Python 2 wrote its strings."""
 
     # What Pickler's own stubs leave out.
     write: Any
@@ -42,7 +42,7 @@ def python2(content):
 
 
 def batch(layout, n, seed):
-    """Images whose brightness and colour tell their class, but for some noise."""
+    """Noisy images whose brightness and colour show their class."""
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.arange(n) % layout.classes)
     colours = np.random.default_rng(0).uniform(30, 220, (layout.classes, 3, 1))
@@ -60,7 +60,7 @@ def batch(layout, n, seed):
 
 
 def write(layout, place, write_batch=python2):
-    """Write the folder that the archive unpacks to, into `place`."""
+    """Write the folder that the archive contains into `place`."""
     folder = place / layout.folder
     folder.mkdir(parents=True)
     for names, n, first in (

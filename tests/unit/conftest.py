@@ -1,4 +1,4 @@
-"""One simulated search, which everything that people see is tested on."""
+"""A simulated search for the tests of all views."""
 
 import pytest
 

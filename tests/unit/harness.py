@@ -1,4 +1,4 @@
-"""A population driven by hand: no store, no worker, any order of arrival."""
+"""Drives a population directly: without a store or workers, and in any order of arrival."""
 
 from romul_actors.core.decide import decide
 from romul_actors.core.events import Expired, Failed, Released, Result, Stamped, Submitted, Tick
@@ -26,7 +26,7 @@ def population(optimizer="romul", *, space=CUBE, n_slots=8, steps=6, seed=3, opt
 
 
 class Run:
-    """Folds events, and keeps what came of them."""
+    """Applies events to a population, and keeps the results."""
 
     def __init__(self, population):
         self.population = population
@@ -75,7 +75,7 @@ class Run:
         return [line for line in self.history if isinstance(line, kind)]
 
     def to_the_end(self, loss, order=lambda queued: queued):
-        """Answer all trials by `loss(trial)`, a round at a time, in the order given."""
+        """Report `loss(trial)` for all trials, one round at a time, in the given order."""
         while self.population.status == "running":
             for slot in order(self.queued()):
                 self.tell(self.result(slot, loss(self.trials[slot])))
@@ -88,6 +88,6 @@ def bowl(trial):
 
 
 def reread(kept, metric="loss"):
-    """The population after a way through the store."""
+    """The population, written and read as in a store."""
     rows = [write_slot(slot, kept.settings, metric) for slot in kept.slots]
     return read(kept.settings, metric, write_meta(kept, metric), rows)

@@ -1,6 +1,6 @@
 """The decision actor on the memory store: batches, rivals, leftovers, leases, garbage.
 
-The pace is 0: every round does what is due at times, and waits for nothing.
+The pace is 0: every round does all periodic work, and does not wait.
 """
 
 import asyncio
@@ -88,7 +88,7 @@ def an_actor(store, name="a", **more):
 
 
 async def begun(store, **more):
-    """An actor that has decided the first trials of a new search."""
+    """Return an actor that has decided the first trials of a new search."""
     await submit(store, **more)
     actor = an_actor(store)
     await actor.turn()
@@ -101,7 +101,7 @@ async def lease(store, worker="w"):
 
 
 async def train_and_decide(store, actor):
-    """Let a trial be reported, and decided by this actor."""
+    """Report a trial, and let this actor decide."""
     await train(store, 1)
     await actor.turn()
 
@@ -115,7 +115,7 @@ async def report(store, held, trial, value=1.0):
 
 
 async def train(store, n):
-    """Lease and report so many trials; a slot's number is its loss."""
+    """Lease and report a number of trials; a slot's number is its loss."""
     for _ in range(n):
         held, trial = await lease(store)
         await report(store, held, trial, float(trial.slot))
@@ -215,7 +215,7 @@ async def test_new_bounds_are_stored_with_the_declaration(store):
 
 
 class Rivalled(MemoryStore):
-    """Before the next commit of actor "a", another one commits something."""
+    """Before the next commit of actor "a", another actor commits."""
 
     rival: Callable[[], Awaitable[None]] | None = None
 
@@ -436,7 +436,7 @@ async def test_the_fault_of_a_search_that_was_removed_and_came_again_is_said_aga
 
 
 class Damaged(MemoryStore):
-    """A store of which one experiment, "bad", raises an error in one call."""
+    """A store in which one call raises an error for one experiment, "bad"."""
 
     def __init__(self, clock):
         super().__init__(clock)
@@ -488,11 +488,11 @@ CALLS = [
     *("load", "spec", "read", "take_over", "commit"),
     *("sweep", "ages", "tick", "outstanding"),
 ]
-"""All that an actor reads and writes of each experiment; those in the second line at times."""
+"""All store calls of an actor for an experiment; those in the second line are less frequent."""
 
 
 async def served_beside_a_damaged_one(store, call):
-    """The log of an actor that serves two experiments, of which one fails from then on."""
+    """The log of an actor with two experiments, one of which begins to fail."""
     for name in ("bad", "e"):
         await submit(store, name)
     actor = an_actor(store)
@@ -610,7 +610,7 @@ async def test_a_lease_without_heartbeats_ends_and_its_trial_is_tried_again(stor
 async def test_after_a_silence_of_the_store_a_lease_has_its_whole_time_again(
     store, clock, monkeypatch
 ):
-    """No heartbeat could arrive meanwhile."""
+    """During the silence no heartbeat could arrive."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     now_s, silences = loop.time(), iter([True])
     monkeypatch.setattr(loop, "time", lambda: now_s)
@@ -646,7 +646,7 @@ async def test_after_a_silence_of_the_store_a_lease_has_its_whole_time_again(
 async def test_a_silence_that_the_stores_client_waits_out_is_one_too(
     store, clock, monkeypatch, call
 ):
-    """No exception says so: the call takes long, in whichever part of a round."""
+    """There is no exception; the call just takes long, in any part of a round."""
     loop = asyncio.get_running_loop()
     now_s, answer = loop.time(), getattr(store, call)
     monkeypatch.setattr(loop, "time", lambda: now_s)
@@ -675,7 +675,7 @@ async def test_a_silence_that_the_stores_client_waits_out_is_one_too(
 
 
 async def test_a_lease_lasts_as_its_own_search_says_and_not_a_former_one_of_that_name(store, clock):
-    """Of two actors one has not looked at the new search yet."""
+    """One of two actors has not read the new search yet."""
     await submit(store, timeouts={"lease_s": 1.0})
     other = an_actor(store, "b")
     await other.turn()
@@ -775,7 +775,7 @@ async def test_all_checkpoints_are_kept_on_request(store):
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("batch", [1, 7])
 def test_counted_needs_find_the_garbage_that_a_look_at_all_slots_finds(seed, batch):
-    """Under any order of results, failures and partial checkpoints, in batches of any size."""
+    """In any order of results, failures and partial checkpoints, and batches of any size."""
     shuffler = random.Random(seed)
     run = Run(population(n_slots=6, steps=6, seed=seed, max_attempts=2)).start()
     counted = NeededCheckpoints(run.population)
@@ -902,7 +902,7 @@ def test_a_batch_is_what_one_event_after_the_other_leads_to():
 @pytest.mark.parametrize("optimizer", ["romul", "initiator", "random"])
 @pytest.mark.parametrize("seed", range(4))
 def test_batches_of_any_size_lead_where_single_events_do(seed, optimizer):
-    """With results, failures and ticks; and what is counted is what a look at all slots finds."""
+    """Events are results, failures and ticks. Counted values equal those from all slots."""
     shuffler = random.Random(seed)
     elasticity = Elasticity(max_slots=9, per_worker=2.0)
     run = Run(population(optimizer, steps=5, seed=seed, elasticity=elasticity)).start()

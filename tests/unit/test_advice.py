@@ -1,4 +1,4 @@
-"""What is said of an experiment that is right, and small."""
+"""Advice on experiments that are valid but small."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What a worker says of its memory, and which trials come to it for that, in virtual time."""
+"""What a worker reports about its memory, and which trials it is offered, in virtual time."""
 
 import asyncio
 from dataclasses import replace
@@ -18,7 +18,7 @@ COLD, WARM = Restored(0.25, warm=False), Restored(0.001, warm=True)
 
 
 def said(affinity, ending):
-    """What a worker says with the report of its next trial."""
+    """What a worker sends with the report of its next trial."""
     return affinity.after("e", ending, affinity.leased())
 
 
@@ -56,7 +56,7 @@ def test_a_worker_without_affinity_says_nothing():
 
 
 class Recording(MemoryStore):
-    """Notes each lease and report."""
+    """Records each lease and report."""
 
     def __init__(self):
         loop = asyncio.get_running_loop()
@@ -129,7 +129,7 @@ def test_without_affinity_every_call_is_as_before():
 
 def test_a_worker_that_ends_leaves_its_offer_to_all():
     class QuickActor(Recording):
-        """Decides in the moment of the report."""
+        """Decides as soon as the report arrives."""
 
         async def settle(self, *args):
             done = await super().settle(*args)

@@ -1,4 +1,4 @@
-"""What an operator should look at: the same for `top`, `doctor`, `show` and the page."""
+"""Alarms for the operator are the same in `top`, `doctor`, `show` and the dashboard."""
 
 import json
 from dataclasses import replace

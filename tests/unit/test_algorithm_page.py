@@ -27,7 +27,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "algorithm.md"
 
 
 def constants():
-    """By option or name in the code, the values that the page's table gives."""
+    """The values in the page's table, by option or name in the code."""
     rows = re.findall(r"^\| [^|]+ \| ([^|]+) \| ([^|]+) \|", PAGE.read_text(), re.MULTILINE)
     found: dict[str, float] = {}
     for values, names in rows:
@@ -74,7 +74,7 @@ def guarded(space):
 
 
 def selected(results, due, step, steps):
-    """Order, the best that are copied, and those that copy; `results` as below."""
+    """The order, the donors, and the slots that copy; `results` as below."""
     m, t = len(results), (step + 1) / steps
     order = sorted(results, key=lambda i: (math.inf if results[i] is None else results[i], i))
     best = [i for i in order[: math.ceil(D * m)] if results[i] is not None] if m >= 4 else []
@@ -100,7 +100,7 @@ def mutated(y, here, i, first, space, tried, draw):
 
 
 def next_vector(i, here, first, space, tried, draw, *, early):
-    """Where slot `i` goes from `here`."""
+    """The next vector of slot `i`, starting from `here`."""
     y = list(here)
     if len(tried) >= 4:
         mutated(y, here, i, first, space, tried, draw)

@@ -1,4 +1,4 @@
-"""The front door: what `import romul` gives, without a server."""
+"""The public package `romul`, without a server."""
 
 import ast
 import builtins
@@ -52,7 +52,7 @@ def loss(trial):
 
 
 def to_the_end(population, moves=None):
-    """Train one trial after the other; (id, hyperparameters, parent, seed) of each."""
+    """Train all trials in turn; return (id, hyperparameters, parent, seed) of each."""
     moves = [] if moves is None else moves
     while (trial := population.ask()) is not None:
         moves.append((trial.id, dict(trial.hyperparameters), trial.parent, trial.seed))
@@ -386,7 +386,7 @@ def test_a_population_is_trained_without_a_server():
 @pytest.mark.parametrize("optimizer", ["romul", "truncation"])
 @pytest.mark.parametrize("machines", [1, 3, 8])
 def test_its_moves_are_those_of_a_run_whose_results_come_in_the_same_order(optimizer, machines):
-    """The run: the real actor and workers over the memory store, in virtual time."""
+    """A run with the real actor and workers over the memory store, in virtual time."""
     simulated = simulate(
         Scenario(
             changes=[Change(0.0, f"m{i}", "arrives") for i in range(machines)],
@@ -515,7 +515,7 @@ def test_a_trial_that_is_out_when_the_state_is_saved_can_still_be_told():
 
 
 class Noticed:
-    """A lock that says when a thread has come to it."""
+    """A lock that signals when a thread reaches it."""
 
     def __init__(self, lock, arrived):
         self._lock = lock
@@ -657,7 +657,7 @@ def test_what_cannot_be_told_says_why():
 
 
 class Mine(Truncation):
-    """An optimizer of one's own."""
+    """A user's own optimizer."""
 
     name = "mine"
 
@@ -693,10 +693,10 @@ def test_a_misspelt_hook_is_refused():
 
     class Right(romul.Callback):
         def on_epoch_end(self):
-            """A method of a program's own."""
+            """A method of the program itself."""
 
         def on_results(self):
-            """Another one, beside the hook that it is like."""
+            """Another method, with a name similar to a hook."""
 
         def on_result(self, line):
             pass

@@ -1,4 +1,4 @@
-"""Networks trained side by side are trained as each would be alone."""
+"""Networks trained in one batch are trained as each would be alone."""
 
 import importlib
 import sys
@@ -248,7 +248,7 @@ def test_clipping_momentum_and_decay_are_those_of_torch():
 
 
 def network(weights, b):
-    """The digits task's own network, with the weights of the b-th of many."""
+    """The network of the digits task, with the weights of network b of the batch."""
     made: Any = digits_task.Net(0.0).double()
     first, second, third, fourth = (made.layers[i] for i in (0, 2, 6, 9))
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""The bench: what is judged, what is kept of a run, and going on after an interruption."""
+"""The bench: how runs are judged and stored, and how it continues after an interruption."""
 
 import contextlib
 import json
@@ -238,7 +238,7 @@ def test_options_have_one_order():
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """A package of modules; the fingerprint of `planted.top` after changes to one of them."""
+    """A function that changes one module of a package and returns the fingerprint of the top."""
     folder = tmp_path / "planted"
     folder.mkdir()
     texts = {

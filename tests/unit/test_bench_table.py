@@ -1,4 +1,4 @@
-"""The table of all benchmarks: figures beside their goals, and what becomes of a failed one."""
+"""The table of all benchmarks: figures and goals, and benchmarks that fail."""
 
 import importlib.util
 import sys

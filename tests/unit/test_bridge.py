@@ -1,4 +1,4 @@
-"""What an actor makes of the statuses that it receives from the broker."""
+"""How an actor uses the statuses that it receives from the broker."""
 
 import asyncio
 from dataclasses import replace
@@ -16,7 +16,7 @@ from romul_sim.virtual_time import run
 
 
 class Sweeping:
-    """In place of an actor: the workers whose leases were swept."""
+    """Stands in for an actor, and records the workers whose leases were swept."""
 
     def __init__(self):
         self.swept = []
@@ -28,7 +28,7 @@ class Sweeping:
 
 @pytest.fixture(autouse=True)
 def unconnected(monkeypatch):
-    """Statuses come from the test itself."""
+    """Do not connect to a broker: the test sends the statuses."""
 
     async def run(self):
         await asyncio.Event().wait()

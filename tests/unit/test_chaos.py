@@ -1,4 +1,4 @@
-"""Everything breaks in virtual time; and the known ways to build it wrong are all found."""
+"""Random faults in virtual time break no invariant, and all planted bugs are found."""
 
 import asyncio
 import json
@@ -303,7 +303,7 @@ def test_one_kind_of_fault_alone_breaks_nothing_without_the_bug(mutant):
 
 
 def test_without_second_attempts_nothing_breaks_either(monkeypatch):
-    """What `never_reconciled` patches beside its bug is harmless."""
+    """The patches of `never_reconciled` other than its bug are harmless."""
     no_second_attempts(monkeypatch)
     assert [play(draw(seed)).violation for seed in range(4)] == [""] * 4
 
@@ -359,7 +359,7 @@ def test_a_fault_excuses_what_is_lost_while_it_strikes_and_nothing_later():
     ],
 )
 def test_a_worker_that_loses_a_trial_long_after_a_fault_is_found(kind, pick, monkeypatch):
-    """Of heartbeats that end with the first minute, whatever struck before then."""
+    """Heartbeats stop after the first minute, whichever fault occurred before."""
     beat = Attempt._beat
 
     async def ends(self):
@@ -372,7 +372,7 @@ def test_a_worker_that_loses_a_trial_long_after_a_fault_is_found(kind, pick, mon
 
 
 def test_a_trial_that_is_missing_though_it_began_after_the_loss_is_found(monkeypatch):
-    """Of commits that forget a trial after the first minute."""
+    """A commit after the first minute forgets a trial."""
     commit_whole = MemoryStore.commit
     forgotten: list[str] = []
 
@@ -395,7 +395,7 @@ def test_a_trial_that_is_missing_though_it_began_after_the_loss_is_found(monkeyp
 
 
 class Timed(ChaosCluster):
-    """Keeps the times of all lines of history."""
+    """Records the times of all lines of history."""
 
     def __init__(self, *faults):
         super().__init__(Chaos(0, faults))
@@ -406,7 +406,7 @@ class Timed(ChaosCluster):
         self.at_s.append(virtual_loop().now_s)
 
     def silent(self, begin_s, end_s):
-        """Whether nothing was decided between two times, but soon after."""
+        """Whether nothing was decided between two times, but something soon after."""
         between = [at_s for at_s in self.at_s if begin_s < at_s < end_s]
         return not between and any(end_s <= at_s < end_s + 25.0 for at_s in self.at_s)
 
@@ -420,7 +420,7 @@ def test_of_two_faults_at_a_time_the_longer_one_lasts():
 
 @pytest.mark.parametrize("second", ["freeze machine", "slow machine"])
 def test_a_frozen_machine_trains_nothing_until_its_freeze_ends(second):
-    """Whatever befalls it meanwhile."""
+    """This holds for any second fault meanwhile."""
 
     class Frozen(Timed):
         def inflict(self, fault):

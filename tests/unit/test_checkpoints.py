@@ -83,7 +83,7 @@ def test_one_that_two_remove_at_once_is_gone(checkpoints, monkeypatch, call):
 
 @pytest.mark.parametrize("call", ["rm_file", "rm"])
 def test_what_another_worker_has_yet_to_remove_is_removed(checkpoints, monkeypatch, call):
-    """It may be killed in the midst of it."""
+    """The other worker may be killed while it removes the folder."""
     published(checkpoints)
     place = f"{checkpoints._root}/0-0-1"
     remove = checkpoints._fs.rm_file
@@ -257,7 +257,7 @@ def test_what_an_object_stores_library_raises_is_an_outage_but_a_missing_name_is
     tmp_path, monkeypatch
 ):
     class UnreachableError(Exception):
-        """No OSError, and without words."""
+        """An error that is not an OSError and has no message."""
 
     def down(*args, **options):
         raise UnreachableError
@@ -345,7 +345,7 @@ def test_a_file_that_is_hashed_and_flushed_is_not_read_again(tmp_path, monkeypat
 
 @pytest.fixture
 def flushes(monkeypatch):
-    """Paths in the order in which they are flushed and renamed; of a rename, the new one."""
+    """Paths in the order in which they are flushed and renamed; for a rename, the new path."""
     made, fsync, rename = [], os.fsync, os.rename
 
     def noted_fsync(handle):
@@ -417,7 +417,7 @@ def test_the_best_checkpoint_stands_in_its_folder_however_that_is_written(folder
 
 
 def test_a_best_checkpoint_of_another_form_leads_nowhere(tmp_path):
-    """As a store may hold it that took the report before such names were refused."""
+    """A store may still hold such a name from before they were refused."""
     result = found(str(tmp_path / "checkpoints"), "../loot")
     with pytest.raises(CheckpointError, match=r"'\.\./loot': not a name of the form"):
         _ = result.best

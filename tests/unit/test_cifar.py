@@ -30,12 +30,12 @@ from .cifar_files import SMALL10, SMALL100, write
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 BATCHES = 9
-"""Minibatches of 20 in the 180 images that 200 leave to train with."""
+"""Number of minibatches of 20 in 180 training images (of 200)."""
 
 
 @pytest.fixture
 def small(tmp_path, monkeypatch):
-    """Both data sets, small, where the environment says; constants of the smallest network."""
+    """Small data sets that the environment names; returns constants of the smallest network."""
     for layout in (SMALL10, SMALL100):
         monkeypatch.setitem(LAYOUTS, layout.name, layout)
         write(layout, tmp_path / "data")
@@ -67,7 +67,7 @@ def attempt(folder, context, data, *, stop=2.0, seed=7, values=None, **more):
 
 
 class After:
-    """Asks a trial to stop when it was asked so many times."""
+    """A stop event that is set after a number of queries."""
 
     def __init__(self, times):
         self.left = times
@@ -82,7 +82,7 @@ def checkpoint(folder):
 
 
 def same(one, other):
-    """Whether two checkpoints are, bit for bit."""
+    """Whether two checkpoints are equal, bit for bit."""
     if isinstance(one, torch.Tensor):
         return torch.equal(one, other)
     if isinstance(one, dict):
@@ -287,7 +287,7 @@ def test_a_network_of_nans_has_no_accuracy(small):
 
 
 def test_two_images_are_mixed_with_their_labels(small, monkeypatch):
-    """With the half of each, the loss is the mean of both labels' losses."""
+    """If half of each is mixed, the loss is the mean of the losses of both labels."""
     data = cifar.prepare(settings_of(small), CPU)
     inputs = []
 
@@ -379,7 +379,7 @@ def test_the_examples_say_what_the_task_knows(name):
 
 
 async def test_a_worker_without_the_data_says_what_to_do(tmp_path):
-    """In a real child process."""
+    """The task runs in a real child process."""
     experiment = declare(
         "learning_rate",
         task="romul_workers.tasks.cifar",
@@ -430,7 +430,7 @@ def test_the_training_script_follows_one_cycle(benchmark):
 
 
 def test_the_training_script_replays_a_schedule_as_the_task_trains(benchmark, small, tmp_path):
-    """One stretch with the trial's seed and values is that trial, bit for bit."""
+    """A stretch with the trial's seed and values equals that trial, bit for bit."""
     values = {"learning_rate": 0.05, "dropout": 0.3, "cutout": 7}
     constants = {**small, "momentum": 0.7}
     stretches = [Stretch(0.0, 1.0, values)]
@@ -448,7 +448,7 @@ def test_the_training_script_replays_a_schedule_as_the_task_trains(benchmark, sm
 
 
 def test_a_schedule_changes_what_the_optimizer_does_not_hold(benchmark, small):
-    """Dropout too is changed at a stretch's beginning."""
+    """Dropout, too, changes at the beginning of a stretch."""
     data = cifar.prepare(Settings(depth=10, width=1, batch_size=20), CPU)
     module = benchmark.module
     low, high = (asdict(Recipe(dropout=rate, momentum=rate + 0.1)) for rate in (0.1, 0.5))

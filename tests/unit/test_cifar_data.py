@@ -1,4 +1,4 @@
-"""CIFAR's files: read without running anything in them, whole or not at all."""
+"""CIFAR's files are read without executing code in them, and completely or not at all."""
 
 import http.server
 import os
@@ -28,7 +28,7 @@ def _no_data_of_this_machine(monkeypatch, tmp_path):
 
 @pytest.fixture
 def server(tmp_path):
-    """Address of a real server of files, and the folder of them."""
+    """Address and folder of a real file server."""
     folder = tmp_path / "served"
     folder.mkdir()
 
@@ -84,7 +84,7 @@ def names(folder):
 
 
 class Calls:
-    """Pickled as a call of a function."""
+    """An object that is pickled as a function call."""
 
     def __init__(self, function, *arguments):
         self.call = (function, arguments)
@@ -120,7 +120,7 @@ def test_a_file_that_would_run_something_is_refused(tmp_path, name, hostile, pro
 
 
 RECONSTRUCT = np.empty(0).__reduce__()[0]
-"""What numpy names in a pickle of an array."""
+"""Names that numpy writes into the pickle of an array."""
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_an_array_is_made_empty_and_then_filled(tmp_path, call):
 
 
 def test_a_file_cannot_change_what_reads_it(tmp_path):
-    """A state with slots is set attribute by attribute."""
+    """`pickle` sets a state with slots attribute by attribute."""
     folder = write(SMALL10, tmp_path)
     name = b"c_codecs\nencode\n"
     slots = b"N}X\x0c\x00\x00\x00__defaults__K\x01\x85s\x86b."

@@ -1,4 +1,4 @@
-"""What the client asks of a store, and what it refuses, on every kind of store."""
+"""The requests of the client, and what it refuses, on every kind of store."""
 
 import asyncio
 import contextlib

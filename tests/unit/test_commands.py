@@ -1,4 +1,4 @@
-"""The list of all commands: true, and shown without their libraries."""
+"""The list of all commands is complete, and is shown without importing their libraries."""
 
 import importlib
 import json
@@ -148,7 +148,7 @@ def test_commands_of_groups_look_at_their_arguments(group):
 
 
 CHECKED = checked(lambda: None).__code__
-"""Of a command whose arguments are looked at before it runs."""
+"""The code of a command that checks its arguments before it runs."""
 
 
 ROOT = Path(__file__).parents[2]

@@ -1,4 +1,4 @@
-"""How surely one optimizer is better: shares of pairs, ranks, and what the bootstrap says."""
+"""How sure a difference between optimizers is: shares of pairs, ranks, and the bootstrap."""
 
 from math import inf
 

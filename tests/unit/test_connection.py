@@ -1,4 +1,4 @@
-"""The server that a command means, and what is said where none answers."""
+"""Which server a command uses, and the error if none answers."""
 
 from pathlib import Path
 from typing import Any

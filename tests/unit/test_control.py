@@ -1,4 +1,4 @@
-"""What an operator does to a running search."""
+"""An operator's changes to a running search."""
 
 from dataclasses import replace
 

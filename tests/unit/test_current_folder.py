@@ -1,4 +1,4 @@
-"""Processes import nothing from the folder that they happen to be started in."""
+"""Processes import nothing from the folder in which they are started."""
 
 import asyncio
 import os
@@ -26,7 +26,7 @@ PACKAGES = Path(romul_actors.__file__).parents[1]
 
 @pytest.fixture
 def hostile(tmp_path, monkeypatch):
-    """A current folder whose modules are named as those that every process imports."""
+    """A current folder with modules named like those that every process imports."""
     folder = tmp_path / "here"
     for package in ("romul", "romul_actors", "romul_workers", "msgpack"):
         (folder / package).mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The dashboard without a browser: who is let in, and what it knows."""
+"""The dashboard without a browser: access, and the data that it shows."""
 
 import asyncio
 import copy
@@ -211,7 +211,7 @@ def test_what_is_asked_for_is_served():
 
 @pytest.fixture(scope="module")
 def fed():
-    """A feed that was kept up to date during a search, and one that read it at its end."""
+    """A feed that was updated during a search, and one that read it after its end."""
 
     class Watched(simulation.Simulation):
         async def play(self):

@@ -1,4 +1,4 @@
-"""Work beside the event loop: in a thread that stays, and never behind work that hangs."""
+"""Calls outside the event loop reuse a thread, and never wait for calls that hang."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""A declaration that was changed since its search began: translated, or refused in words."""
+"""A declaration that was changed during its search: applied, or refused with a reason."""
 
 import pytest
 

@@ -23,7 +23,7 @@ EMPTY = {"trials": 0, "inbox": 0, "history": 0, "dead": 0}
 
 @pytest.fixture
 def ended(tmp_path):
-    """A search that went well: what `audit` is given."""
+    """The data of a successful search for `audit`."""
     run = Run(population(n_slots=4, steps=3, seed=1)).start()
     run.to_the_end(lambda trial: float(trial.slot + trial.step))
     best = run.population.best.checkpoint
@@ -139,7 +139,7 @@ def test_faults_are_values():
 
 
 class Scripted(FaultInjector):
-    """Its faults find a victim after so many tries; it notes what was tried."""
+    """Its faults find a victim after a number of tries; records what was tried."""
 
     def __init__(self, folder, tries):
         nothing = Processes(folder, {}, {})
@@ -178,7 +178,7 @@ async def test_a_submission_is_repeated_until_the_server_has_it(monkeypatch):
         pass
 
     class Server:
-        """Fails, keeps what it is given while its answer is lost, and refuses it a second time."""
+        """Fails first, then accepts a submission but loses its answer, and refuses a second one."""
 
         calls = 0
 

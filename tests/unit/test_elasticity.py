@@ -1,4 +1,4 @@
-"""The population follows the workers: growing, parking, second copies, deadlines."""
+"""The population follows the number of workers: growth, parking, second copies, deadlines."""
 
 import random
 

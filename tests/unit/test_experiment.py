@@ -137,7 +137,7 @@ def test_a_wrong_optimizer_is_refused_before_anything_runs(optimizer, message):
 
 @dataclass(frozen=True)
 class Worded(RandomSearch):
-    """An optimizer with a constant that is text: none that ROMUL has takes any."""
+    """An optimizer with an option that is text; no built-in optimizer has one."""
 
     name: ClassVar[str] = "worded"
     rule: str = "plain"
@@ -267,7 +267,7 @@ def test_a_stored_search_goes_on_without_what_its_optimizer_does_not_take(optimi
 
 @dataclass(frozen=True)
 class Unsound(RandomSearch):
-    """An optimizer of an installed package that cannot be made here."""
+    """An optimizer of an installed package that cannot be created on this machine."""
 
     name: ClassVar[str] = "unsound"
 
@@ -336,7 +336,7 @@ def test_other_files_are_no_experiments(tmp_path):
 
 
 HALF = "a\ud800"
-"""Half of a character, as JSON's escape of one makes it."""
+"""Half of a surrogate pair, which a JSON escape can produce."""
 DECLARED = {
     "name": "e",
     "task": "mine",
@@ -386,7 +386,7 @@ def test_what_no_toml_reader_can_read_is_refused(text, said):
 
 
 def declared_keys(table, prefix=""):
-    """Each key of a table with its default as a TOML file would write it; tables key by key."""
+    """Each key of a table with its default as in a TOML file; nested tables key by key."""
     for name, field in table.model_fields.items():
         default = None if field.is_required() else field.get_default(call_default_factory=True)
         if type(default) in (ElasticitySpec, Resources, Timeouts):

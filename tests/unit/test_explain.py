@@ -1,4 +1,4 @@
-"""Explanations: why a trial is as it is."""
+"""Explanations of trials."""
 
 import json
 from typing import Any

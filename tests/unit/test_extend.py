@@ -1,4 +1,4 @@
-"""A search that goes on to more steps: from its end, from a stop, in the middle."""
+"""Extending a search: from its end, from a stop, or while it runs."""
 
 from dataclasses import replace
 
@@ -55,7 +55,7 @@ def test_a_finished_search_goes_on_from_its_last_checkpoints(optimizer):
 
 
 def test_the_share_of_steps_done_is_that_of_the_new_number():
-    """The last step of 4 is decided as step 4 of 8 is where the population is the same."""
+    """Step 4 of 4 is decided like step 4 of 8 if the population is the same."""
     run = Run(population(n_slots=8, steps=4)).start().to_the_end(bowl)
     end = run.population
     run.tell(extension(8))
@@ -73,7 +73,7 @@ def test_the_share_of_steps_done_is_that_of_the_new_number():
 
 
 def test_a_slot_that_was_two_steps_behind_at_the_stop_does_not_wait_for_peers_that_cannot_report():
-    """What the peers once had at its step is no longer kept after the stop."""
+    """The peers' results at its step are no longer stored after the stop."""
     run = Run(population(n_slots=8, steps=9)).start()
     while any(slot in run.queued() for slot in range(1, 8)):
         for slot in run.queued():

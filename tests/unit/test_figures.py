@@ -1,4 +1,4 @@
-"""What a task returns beside the metric never fails its trial; the metric is strict."""
+"""Other figures that a task returns never fail its trial; the metric is checked strictly."""
 
 import math
 from decimal import Decimal

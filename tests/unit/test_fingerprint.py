@@ -1,4 +1,4 @@
-"""A fingerprint differs where a function does, and nowhere else."""
+"""A fingerprint changes if and only if a function does."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""A search that begins with what another one has found."""
+"""A search that begins with the results of another search."""
 
 import json
 from typing import Any
@@ -62,7 +62,7 @@ def no_copies(names):
 
 
 def begun(experiment):
-    """What the first trials are."""
+    """The first trials."""
     stored = from_json(experiment.model_dump_json())
     return decide(Population(settings=settings(stored)), Stamped(Submitted(), 1))
 

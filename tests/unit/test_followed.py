@@ -1,4 +1,4 @@
-"""A search that `top` and `history --follow` look at while its server hangs, ends or moves."""
+"""`top` and `history --follow` while the server hangs, ends or moves."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ FOLDER = Path("runs") / "e"
 
 @pytest.fixture
 async def local_run(tmp_path, monkeypatch):
-    """Servers of a local run, one after the other, with a search on them."""
+    """Servers of a local run, one after another, with the same search."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(urls, "RETRY_CAP_S", 0.01)
     monkeypatch.setattr(followed, "PAUSE_S", 0.01)

@@ -1,4 +1,4 @@
-"""Which hyperparameters are guarded: declared ones, learning rates by name, else all logarithms."""
+"""Which hyperparameters are guarded: by declaration, by name, or else by logarithmic scale."""
 
 import pytest
 

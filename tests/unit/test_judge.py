@@ -1,4 +1,4 @@
-"""When a search's task is at fault, and not what its trials try."""
+"""When a search's task is at fault, rather than its trials' hyperparameters."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Warm restores: what the last save left in memory is given on only where it is what was saved."""
+"""Warm restores use tensors in memory only if these are what was saved."""
 
 import os
 from pathlib import Path
@@ -85,7 +85,7 @@ def hashed(*parts):
 
 
 def saved(tmp_path, kind="SGD"):
-    """A trial that has saved and listed its checkpoint, its model and its optimizer."""
+    """A trial that has saved and listed its checkpoint, with its model and its optimizer."""
     model, optimizer = made(kind)
     first = attempt(tmp_path / "a")
     first.attach(model=model, optimizer=optimizer)
@@ -238,7 +238,7 @@ def test_what_was_saved_stays_where_a_model_gets_something_else(tmp_path, change
 
 
 class Twice(Net):
-    """A model that does more than to copy when it is loaded."""
+    """A model that does more than copy when it is loaded."""
 
     def _load_from_state_dict(self, *args):
         super()._load_from_state_dict(*args)
@@ -247,7 +247,7 @@ class Twice(Net):
 
 
 class Untied(Net):
-    """The same names, but two weights where the saved model had one."""
+    """The same names, but two weights instead of the saved model's tied one."""
 
     def __init__(self):
         super().__init__()
@@ -383,7 +383,7 @@ async def test_a_parent_that_is_gone_is_lost_though_its_tensors_are_there(traine
 
 
 def damage(file: Path, *, secretly):
-    """Change one byte in the middle; secretly: at the time of its last change."""
+    """Change a byte in the middle of a file; `secretly` keeps its modification time."""
     stat = file.stat()
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1

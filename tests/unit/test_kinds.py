@@ -1,4 +1,4 @@
-"""Every kind of hyperparameter with all that reads one: a table of kinds, a test a reader."""
+"""Every kind of hyperparameter: a table of kinds, and a test for each reader of values."""
 
 import itertools
 import json
@@ -73,13 +73,13 @@ def declared(kind, **changes):
 
 
 def loss(values):
-    """Some loss that all values have a part in."""
+    """A loss that depends on all values."""
     text = json.dumps(values, sort_keys=True)
     return sum((i + 1) * ord(c) for i, c in enumerate(text)) % 997 / 997
 
 
 def check(space, values):
-    """Values are as the space admits them: by type, and what does not count is not there."""
+    """Check that values have the space's types, and that inactive ones are absent."""
     vector = space.encode(values)
     back = space.decode(vector)
     assert set(back) == set(values)
@@ -91,7 +91,7 @@ def check(space, values):
 
 
 def searched(experiment, seed=1):
-    """A population played to its end, with the trials that it made."""
+    """Run a population to its end; return it with its trials."""
     run = Run(Population(settings=settings(experiment.model_copy(update={"seed": seed})))).start()
     trials = []
 
@@ -178,7 +178,7 @@ NEW_BOUNDS = {
     "condition": (0.2, 0.4),
     "immutable decides": (0.2, 0.4),
 }
-"""Bounds within the first ones, of the kinds of x that admit such."""
+"""Narrower bounds, for the kinds of x that can have some."""
 
 
 @EVERY
@@ -366,9 +366,9 @@ def test_failures_are_counted_where_their_values_lie_in_the_range_of_today():
 
 
 RENDERED = {"any JSON", "list of floats", "chain"}
-"""Kinds whose picture is made; it takes a second."""
+"""Kinds that are plotted; a plot takes a second."""
 DEPENDING = {"condition", "chain", "immutable decides"}
-"""Kinds of which not every trial has an x."""
+"""Kinds in which some trials have no x."""
 
 
 def snapshot_of(experiment, run):
@@ -389,7 +389,7 @@ def snapshot_of(experiment, run):
 
 
 def blocks_of(language):
-    """The blocks of docs/spaces.md in a language."""
+    """The blocks of docs/spaces.md in one language."""
     text = (Path(__file__).parents[2] / "docs" / "spaces.md").read_text()
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 

@@ -1,4 +1,4 @@
-"""The toys, and the laboratory that compares optimizers on them."""
+"""The toy problems, and the laboratory that compares optimizers on them."""
 
 import json
 import math
@@ -220,7 +220,7 @@ def test_a_peer_that_is_not_installed_is_named(monkeypatch):
 
 
 def test_pb2_copies_go_where_losses_fell_most():
-    """One hyperparameter says how much the loss falls in a step, most of all at 0.8."""
+    """The loss falls in a step by an amount that depends on x, most at 0.8."""
 
     def fall(trial):
         return 1.0 - (trial.hyperparameters["x"] - 0.8) ** 2

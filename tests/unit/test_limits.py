@@ -1,4 +1,4 @@
-"""What ends a search early: hours, a number of trials, a target."""
+"""Limits that end a search early: hours, a number of trials, a target."""
 
 import math
 
@@ -84,7 +84,7 @@ def test_a_failed_trial_is_one_of_them():
 
 
 def test_the_share_of_steps_done_is_that_of_the_steps_that_the_trials_allow():
-    """10 steps of 8 slots and 40 trials: each decision is that of a search of 5 steps."""
+    """With 10 steps, 8 slots and 40 trials, each decision is that of a search with 5 steps."""
     few = Run(population(n_slots=8, steps=10, max_trials=40)).start().to_the_end(bowl)
     five = Run(population(n_slots=8, steps=5)).start().to_the_end(bowl)
     assert few.population.horizon == 5

@@ -1,4 +1,4 @@
-"""What `romul run` shows meanwhile, on a terminal and in a pipe."""
+"""What `romul run` shows during a search, on a terminal and in a pipe."""
 
 import io
 import re

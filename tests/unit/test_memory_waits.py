@@ -1,4 +1,4 @@
-"""Which call that waits in memory an entry ends."""
+"""Which waiting call of the memory store a new entry ends."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ from romul_actors.store.memory.waits import Waits
 
 @pytest.fixture
 async def begin():
-    """Begins a wait; (the waits, a function that begins one and returns its future)."""
+    """(the waits, a function that begins a wait and returns its future)."""
     waits, loop = Waits(), asyncio.get_running_loop()
 
     def begin(*names):

@@ -1,4 +1,4 @@
-"""What an autoscaler reads."""
+"""Metrics for autoscalers."""
 
 import asyncio
 import http.client
@@ -148,7 +148,7 @@ async def test_what_was_read_long_ago_is_served_no_more(monkeypatch):
 
 
 async def probed(port, path):
-    """Status and text of an answer."""
+    """Status and text of a response."""
 
     def ask():
         asking = http.client.HTTPConnection("127.0.0.1", port, timeout=10)

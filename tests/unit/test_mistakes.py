@@ -1,4 +1,4 @@
-"""Typical mistakes in declarations and tasks, each with the whole message that it gets."""
+"""Typical mistakes in declarations and tasks, each with its complete error message."""
 
 import asyncio
 import sys
@@ -29,7 +29,7 @@ layers = { type = "int", min = 1, max = 8 }
 
 
 def declared():
-    """(lines of BASE, what stands in their place, what is said) of each block of the table."""
+    """(lines of BASE, their replacement, the message) of each block of the table."""
     blocks = (Path(__file__).parent / "mistakes.txt").read_text().strip().split("\n\n")
     for block in blocks[1:]:
         yield tuple(
@@ -51,7 +51,7 @@ def test_a_mistake_in_a_declaration_gets_this_message(tmp_path, monkeypatch, old
 
 
 WORDS = ("Input ", "Extra inputs", "Field required", "Value error", "tag", "pydantic", "a valid")
-"""What a validator would say."""
+"""Phrases of a validation library, which users should not see."""
 
 
 def test_the_table_is_long_and_no_message_is_in_a_validators_own_words():

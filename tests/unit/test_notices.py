@@ -1,4 +1,4 @@
-"""Notices of a machine's end, asked of real HTTP servers that answer as the clouds do."""
+"""Preemption notices, read from real HTTP servers that answer as the clouds do."""
 
 import asyncio
 import contextlib
@@ -212,7 +212,7 @@ def test_a_notice_whose_text_cannot_be_read_is_one_all_the_same(tmp_path):
 
 @pytest.fixture
 def babbling():
-    """URL of a server that answers every request with what is no HTTP."""
+    """URL of a server that answers every request with something that is not HTTP."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def serve():
@@ -249,7 +249,7 @@ async def test_a_source_that_talks_nonsense_does_not_keep_the_others_notices(
 
 @pytest.fixture
 def dripping():
-    """URL of a server whose answer comes byte by byte, and has no end."""
+    """URL of a server whose response comes byte by byte and never ends."""
     ended = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listening:
 

@@ -1,4 +1,4 @@
-"""What optimizers keep in their slots: what is read back can be decided on; the rest is refused."""
+"""Optimizer state stored in slots: it is either usable when read, or refused."""
 
 import json
 from dataclasses import replace
@@ -27,7 +27,7 @@ MEMORY = st.dictionaries(
 
 
 def begun(optimizer):
-    """A population with something in its slots' memory, one result short of the next decisions."""
+    """A population with optimizer state in its slots, one result before the next decisions."""
     run = Run(population(optimizer, n_slots=4, steps=6)).start()
     for _ in range(3):
         for slot in run.queued():
@@ -38,7 +38,7 @@ def begun(optimizer):
 
 
 def reread(kept, **changes):
-    """The population as it is stored, with other fields of its second slot."""
+    """The stored population with other fields of its second slot."""
     rows = [write_slot(slot, kept.settings, "loss") for slot in kept.slots]
     rows[1] |= changes
     return read(kept.settings, "loss", write_meta(kept, "loss"), rows, "e")

@@ -1,4 +1,4 @@
-"""Options in groups: for Typer as if they were written one by one."""
+"""Grouped options work in Typer as if they were declared one by one."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -22,7 +22,7 @@ class Costs:
 
 
 def called(*arguments):
-    """What the command was given, or its exit code."""
+    """The arguments that the command received, or its exit code."""
     given = []
 
     @with_groups

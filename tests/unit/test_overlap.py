@@ -1,4 +1,4 @@
-"""When a worker takes a second lease, and what its reports say then, in virtual time."""
+"""When a worker takes a second lease, and what it reports then, in virtual time."""
 
 import asyncio
 from dataclasses import replace
@@ -22,7 +22,7 @@ COLD = Restored(0.25, warm=False)
 
 
 class StoringTrainer(StubTrainer):
-    """Trains for a second, then stores for as long as it was given; one trial at a time trains."""
+    """Trains for a second, then stores for a given time; only one trial trains at a time."""
 
     def __init__(self, *store_s, room=True, endings=()):
         super().__init__(*endings)
@@ -52,7 +52,7 @@ class StoringTrainer(StubTrainer):
 
 
 class Noting(MemoryStore):
-    """Notes leases and reports with their times, and the most leases that were held at once."""
+    """Records leases and reports with their times, and the maximum of concurrent leases."""
 
     def __init__(self):
         self.loop = asyncio.get_running_loop()
@@ -88,7 +88,7 @@ def trials(n):
 
 
 def worked(*store_s, overlap=None, room=True, more=0, until=None, **settings):
-    """A worker that trains so many trials, each stored in its time; and the store afterwards."""
+    """Run a worker on trials with the given storing times; return the store and the worker."""
 
     async def main():
         store = await filled(Noting(), *trials(len(store_s) + more))
@@ -104,7 +104,7 @@ def worked(*store_s, overlap=None, room=True, more=0, until=None, **settings):
 
 
 def beside(store):
-    """Trials that were leased before the one before was reported."""
+    """Trials that were leased before the previous one was reported."""
     found, open_ = [], 0
     for what, trial, _ in store.events:
         open_ += 1 if what == "lease" else -1
@@ -201,7 +201,7 @@ def test_a_task_is_asked_to_stop_for_its_own_trial_alone():
 
 
 def test_an_announced_end_lets_a_checkpoint_arrive():
-    """Nothing more fits before the end; what is on its way has until then, not the grace alone."""
+    """No other trial fits; a checkpoint may be stored until the end, not just for the grace."""
     announce = lambda working: working.announce(9.0)  # noqa: E731
     store, _ = worked(
         3.0, 3.0, overlap=True, more=4, grace_s=1.0, until=(1.5, announce), pace_s=0.2
@@ -246,7 +246,7 @@ def test_what_reports_say_of_memory_is_true_of_the_process():
 
 
 def test_while_a_checkpoint_is_stored_its_worker_is_offered_nothing():
-    """Its own next trial comes to it once it has reported, if it has taken no other meanwhile."""
+    """It gets its own next trial after its report, unless it has taken another one."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -277,10 +277,10 @@ def test_while_a_checkpoint_is_stored_its_worker_is_offered_nothing():
 
 
 def test_a_trial_that_waits_for_its_decision_finds_its_worker_at_once():
-    """A worker that looks for a second trial listens for what is offered with its report."""
+    """A worker that waits for a second trial also receives the offer that follows its report."""
 
     class QuickActor(Noting):
-        """Decides in the moment of the report."""
+        """Decides as soon as the report arrives."""
 
         async def settle(self, *args):
             done = await super().settle(*args)
@@ -313,7 +313,7 @@ def test_a_trial_that_waits_for_its_decision_finds_its_worker_at_once():
 
 def test_an_error_of_the_store_beside_the_loop_is_met_as_one_in_it():
     class OnceSilent(Noting):
-        """How many results there are is wanted after a failure; once there is no answer."""
+        """Does not answer the first request for the number of results."""
 
         asked = 0
 

@@ -1,4 +1,4 @@
-"""A suite that a user brings to the bench: what its stored runs depend on, and what is wrong."""
+"""A user's own suite in the bench: what its stored runs depend on, and errors."""
 
 import importlib
 import re
@@ -46,12 +46,12 @@ MODULES = {
     "data.py": BASE,
     "beside.py": "A = 1\n",
 }
-"""A suite that is a module of no package, with its others in the same folder."""
+"""A suite that is a module outside packages, with others in the same folder."""
 
 
 @pytest.fixture
 def key_of(tmp_path, monkeypatch):
-    """The key of a suite's run, or what else is called, with files as if in a new process."""
+    """A function that calls something with files of a suite, as in a new process."""
     made: list[object] = []
 
     def found(files, called):
@@ -161,7 +161,7 @@ DEVELOP, REPORT = ("own",), ()
 
 @pytest.fixture
 def bench_of(tmp_path, monkeypatch):
-    """The command as it is installed, in a folder with a suite `mine.py`."""
+    """The installed command, in a folder with a suite `mine.py`."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "300")
 

@@ -1,4 +1,4 @@
-"""What a checkpoint has in common with its parent: not written again, and never lost with it."""
+"""Parts that a checkpoint shares with its parent: not rewritten, and never lost with it."""
 
 import os
 import shutil
@@ -20,12 +20,12 @@ from romul_workers.tensor_file import read, write
 
 FILE = "state.safetensors"
 LAYER = SHARED_BYTES // 4 // 2
-"""Numbers of a layer: two layers are just worth a file."""
+"""Numbers in a layer: two layers are just large enough for a shared file."""
 LAYERS = 10
 
 
 class Search:
-    """One slot's checkpoints: of a state of ten layers, in a folder of their own."""
+    """The checkpoints of one slot, with a state of ten layers, in their own folder."""
 
     def __init__(self, folder):
         self.place = Checkpoints(str(folder / "c"), folder / "scratch")
@@ -38,7 +38,7 @@ class Search:
             self.state[f"layer{layer}"] += 1
 
     def save(self):
-        """Save the state as a child of what was saved last; the new checkpoint's folder."""
+        """Save the state as a child of the last checkpoint; return the new checkpoint's folder."""
         name = f"0-{len(self.made)}-1"
         parent = self.made[-1] if self.made else None
         folder = self.place.begin(name)
@@ -48,7 +48,7 @@ class Search:
         return self.root / name
 
     def holds(self, name):
-        """Whether a checkpoint is whole, and is the present state."""
+        """Whether a checkpoint is complete and equals the current state."""
         found = read(self.place.fetch(name) / FILE)
         return found.keys() == self.state.keys() and all(
             torch.equal(found[key], tensor) for key, tensor in self.state.items()
@@ -61,7 +61,7 @@ def search(tmp_path):
 
 
 def on_disk(folder):
-    """Bytes that a folder takes, by the disk's own blocks; each file once."""
+    """Bytes that a folder takes, in disk blocks; each file counts once."""
     stats = {}
     for path in folder.rglob("*"):
         stat = path.stat()

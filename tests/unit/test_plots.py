@@ -1,4 +1,4 @@
-"""Pictures of a run, and the axis of a metric."""
+"""Plots of a run, and the metric's axis."""
 
 import io
 from typing import Any

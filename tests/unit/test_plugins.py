@@ -1,4 +1,4 @@
-"""What installed packages add: a package is installed, as pip would, into a folder of its own."""
+"""Plugins from packages that are installed into a folder, as pip does."""
 
 import os
 import re
@@ -31,7 +31,7 @@ def blocks(page, language="python"):
 
 
 def install(folder, package, module, **groups):
-    """Put a package with its entry points where Python finds it."""
+    """Install a package with its entry points where Python finds it."""
     (folder / f"{package}.py").write_text(module)
     info = folder / f"{package}-1.0.dist-info"
     info.mkdir()
@@ -42,7 +42,7 @@ def install(folder, package, module, **groups):
 
 @pytest.fixture
 def site(tmp_path, monkeypatch):
-    """A folder of packages, which child processes find too."""
+    """A folder of packages that child processes find, too."""
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     yield tmp_path

@@ -44,7 +44,7 @@ def endings(draw):
 @settings(max_examples=60)
 @given(st.data())
 def test_whatever_happens_proposals_stay_in_the_space_and_trials_add_up(data):
-    """The core's promises, under random spaces, optimizers, endings and orders of arrival."""
+    """Invariants of the core with random spaces, optimizers, endings and orders of arrival."""
     space = data.draw(spaces())
     optimizer = data.draw(st.sampled_from(sorted(OPTIMIZERS)))
     run = Run(
@@ -114,7 +114,7 @@ def test_the_same_seed_is_the_same_run_and_another_seed_another():
 @pytest.mark.parametrize("n_slots", [6, 8, 16, 24])
 @pytest.mark.parametrize("seed", range(3))
 def test_with_a_full_quorum_the_order_of_arrival_changes_nothing(n_slots, seed):
-    """Nor which slot runs ahead."""
+    """Nor does it matter which slot is ahead."""
     asked = population(n_slots=n_slots, steps=30, seed=seed, options={"quorum_share": 1.0})
 
     def decided(order):

@@ -1,4 +1,4 @@
-"""Where results come from: code, packages, machine; sent once, and found for each trial."""
+"""Provenance (code, packages, machine) is sent once, and found for each trial."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""The Penn Treebank task, on small files made in the real ones' format."""
+"""The Penn Treebank task, on small files in the format of the real ones."""
 
 import math
 import os
@@ -205,7 +205,7 @@ def test_embedding_and_output_are_one_matrix():
 
 
 def test_weights_in_one_piece_are_in_the_order_that_lstms_want(corpus):
-    """A drop so rare that none is drawn must change nothing."""
+    """A drop rate so low that no weight is dropped must change nothing."""
     model = training(corpus).model.train()
     words = corpus.train[:40].view(10, 4)
     without, _, _ = model(words, model.start(4))
@@ -353,7 +353,7 @@ SIZES = {"layers": 2, "hidden": 12, "embedding": 8, "batch": 4, "eval_batch": 4}
 
 
 class _AfterSoManyUpdates(threading.Event):
-    """Is set at the n-th look."""
+    """An event that is set at the n-th query."""
 
     def __init__(self, n):
         super().__init__()
@@ -366,7 +366,7 @@ class _AfterSoManyUpdates(threading.Event):
 
 @pytest.fixture
 def step(tmp_path, folder):
-    """Trains one trial, given its folder's name."""
+    """A function that trains one trial, given its folder's name."""
     constants = {**SIZES, "data": str(folder), "test_words": 100}
     context = Context("e", "cpu", constants)
     with pytest.warns(UserWarning, match=UNUSUAL):

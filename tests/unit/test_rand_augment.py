@@ -1,4 +1,4 @@
-"""RandAugment's operations are those of Pillow, and are dealt out fairly."""
+"""RandAugment's operations equal those of Pillow, and are distributed evenly."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from romul_workers.tasks.rand_augment import OPERATIONS, rand_augment
 
 @pytest.fixture
 def images():
-    """Smooth ones, dark ones, and one of a single colour: shape (6, 3, 32, 32)."""
+    """Smooth images, dark images, and one of a single colour: shape (6, 3, 32, 32)."""
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
     fine = [np.asarray(Image.fromarray(one).resize((32, 32))) for one in coarse]
@@ -26,7 +26,7 @@ def signs(values):
 
 
 def pillow(images, operation):
-    """What an operation on one image of Pillow makes of each."""
+    """The results of a Pillow operation, applied to each image."""
     arrays = images.numpy().astype(np.uint8).transpose(0, 2, 3, 1)
     done = [np.asarray(operation(Image.fromarray(array))) for array in arrays]
     return torch.from_numpy(np.stack(done).transpose(0, 3, 1, 2).astype(np.float32))
@@ -115,7 +115,7 @@ def test_values_stay_in_their_range_and_shapes_as_they_are(images):
 
 
 def test_each_image_undergoes_each_operation_as_often(monkeypatch):
-    """Also where a batch does not divide by 14; images stay where they are."""
+    """This also holds if the batch size is not a multiple of 14; images keep their positions."""
 
     def marking(which):
         return lambda images, _strength, _signs: images + 1000.0 ** (which == 3)

@@ -1,4 +1,4 @@
-"""Which attempts are nowhere, of those that a population waits for."""
+"""Which of the attempts that a population waits for are missing."""
 
 from romul_actors.actor.reconciliation import REMEMBERED_BYTES, missing_attempts
 from romul_actors.core.events import Tick

@@ -1,4 +1,4 @@
-"""Records of runs: decided again the same, decided otherwise, and damaged."""
+"""Records of runs: replayed with the same or other decisions, and damaged ones."""
 
 import asyncio
 import gzip

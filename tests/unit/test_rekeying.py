@@ -1,4 +1,4 @@
-"""Stored results under today's keys: only if a sample of them comes out bit for bit the same."""
+"""Stored results get today's keys only if a sample of them is reproduced bit for bit."""
 
 import json
 import subprocess
@@ -30,7 +30,7 @@ def play_again(lines):
 
 @pytest.fixture
 def played():
-    """Twelve runs under the keys of code that is gone."""
+    """Twelve runs with keys of code that no longer exists."""
     return [play(job, f"old-{place}") for place, job in enumerate(TODO)]
 
 
@@ -48,7 +48,7 @@ def file(tmp_path):
 
 
 def of(lines):
-    """Lines by their runs."""
+    """Lines by run."""
     return {job_of(line, SUITE): line for line in lines}
 
 

@@ -1,4 +1,4 @@
-"""The rivals of ROMUL beside independent implementations of them: docs/rivals.md."""
+"""Compares ROMUL's rivals with independent implementations (docs/rivals.md)."""
 
 import warnings
 from collections import Counter
@@ -230,7 +230,7 @@ def test_mf_pbts_third_quarter_takes_migrants_though_its_first_takes_none():
 
 
 def arrivals(losses, eta):
-    """By arrival at the first rung, whether ours stops it and how many before it were better."""
+    """For each arrival at the first rung: whether ours stops it, and how many were better."""
     asha = make("asha", {"eta": eta})
     vectors = [(0.5,)] * len(losses)
     memories: list[dict[str, Any]] = [{} for _ in losses]
@@ -351,7 +351,7 @@ def test_pb2_goes_where_rays_process_would_or_to_better_places():
 
 @pytest.mark.parametrize("seed", range(1, 4))
 def test_pb2_knows_that_a_high_loss_falls_far(seed):
-    """A loss falls by 0.4 of itself and 0.6 x; lines of high loss happen to have a low x."""
+    """A loss falls by 0.4 of itself plus 0.6 x; lines with a high loss have a low x by chance."""
     pytest.importorskip("sklearn")
     rng = np.random.default_rng(seed)
     rows = []

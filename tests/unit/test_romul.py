@@ -1,4 +1,4 @@
-"""What ROMUL does, rule by rule, and that it beats its peers where it should."""
+"""ROMUL's rules, one by one, and its advantage over peers where it should have one."""
 
 from statistics import median
 
@@ -42,7 +42,7 @@ def test_the_best_quarter_and_the_middle_go_on_with_what_they_tested(seed):
 
 
 def copied(run, step):
-    """The slots that began a step with the checkpoint of another one."""
+    """The slots that began a step with the checkpoint of another slot."""
     return sorted(slot for slot, line in decided(run, step).items() if "copied" in line.why)
 
 
@@ -145,7 +145,7 @@ def test_an_extended_run_replaces_fewer_again():
 
 
 UNDRAWN = {"power": 1e9}
-"""w^power is zero, but once in some hundred million draws."""
+"""w^power is zero, except in one of some hundred million draws."""
 
 
 @pytest.mark.parametrize("seed", range(8))

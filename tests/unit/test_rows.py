@@ -1,4 +1,4 @@
-"""The population's table: a line a slot, whatever the terminal's width."""
+"""The population's table has one line per slot at any terminal width."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The file of a local run: the command line and Python read what either has written."""
+"""The file of a local run, which the command line and Python both read and write."""
 
 import os
 from dataclasses import replace

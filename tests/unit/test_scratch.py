@@ -1,4 +1,4 @@
-"""A worker's own folder."""
+"""A worker's scratch folder."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What runs beside a long-running command."""
+"""Services of a long-running command."""
 
 import asyncio
 import logging

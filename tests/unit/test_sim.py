@@ -452,7 +452,7 @@ def test_a_recommendation_is_of_the_slots_of_each_search():
 
 
 def test_a_recommendation_compares_trials_of_one_length(short):
-    """A toy problem learns as much in a short step as in a long one."""
+    """On a toy problem, a short step learns as much as a long one."""
     scenario = replace(CALM, durations=Durations(100.0))
     setups = [chosen(scenario, choice, 10_000.0) for choice in choices(100.0)]
     assert {setup.durations for setup in setups} == {Durations(100.0)}
@@ -478,13 +478,13 @@ def test_a_recommendation_refuses_what_it_compares_itself(short, options, messag
 
 
 def unwrapped(text):
-    """The words of a message, without the frame around them."""
+    """The words of a message, without its frame."""
     return " ".join(text.replace("│", " ").split())
 
 
 @pytest.fixture
 def short(tmp_path):
-    """Two machines, for as long as no trial lasts."""
+    """A trace of two machines that is shorter than any trial."""
     file = tmp_path / "short.json"
     file.write_text(json.dumps({"metadata": {"gap_seconds": 5.5}, "data": [2, 2]}))
     return f"--trace={file}"
@@ -506,7 +506,7 @@ def test_a_trace_shorter_than_a_trial_is_warned_of_and_said_to_have_ended_first(
 
 
 def rows_of(printed):
-    """The table of figures, by their names."""
+    """The table of figures, by name."""
     lines = [line.strip().split("  ", 1) for line in printed.splitlines()[3:]]
     return {line[0]: line[1].strip() for line in lines if len(line) == 2}
 

@@ -1,4 +1,4 @@
-"""What befalls a machine of a simulation: its clock, freezes, speeds, and where its time goes."""
+"""Simulated machines: their clocks, freezes and speeds, and how their time is used."""
 
 from dataclasses import replace
 
@@ -100,7 +100,7 @@ def test_a_machine_that_stands_still_goes_on_where_it_stood(changes, ends_s):
 
 
 def test_a_frozen_machine_that_leaves_takes_its_freeze_with_it():
-    """Another machine under its name is neither frozen with it, nor when the freeze would end."""
+    """A new machine of the same name is not frozen, neither then nor when the freeze would end."""
     back = [Change(50.0, "m0", "leaves"), Change(50.0, "m0", "arrives", speed=1.0)]
     quick = replace(ONE, policy=Policy(lease_s=10.0, second_copy=0.0))
     undisturbed = reported_s(struck(*back, scenario=quick))
@@ -136,7 +136,7 @@ def test_frozen_time_is_not_useful():
 
 
 def test_time_in_which_a_worker_stores_and_trains_is_counted_once():
-    """Storing takes half a trial: from the fourth trial on it goes on beside the next one."""
+    """Storing takes half a trial; from the fourth trial on it overlaps with the next trial."""
     scenario = replace(
         ONE, population=8, steps=4, durations=Durations(60.0, 0.0, save_s=30.0, beside=True)
     )
@@ -236,7 +236,7 @@ def test_a_trial_takes_as_long_wherever_and_however_often_it_is_done():
 
 
 def test_a_second_copy_is_faster_only_where_its_machine_is():
-    """On machines of one speed, second copies of long trials all come too late."""
+    """If all machines have the same speed, second copies of long trials come too late."""
     varied = replace(
         ONE,
         changes=[Change(0.0, f"m{i}", "arrives", speed=1.0) for i in range(8)],

@@ -1,4 +1,4 @@
-"""The population as text: every field there and back, older stores, and what is no population."""
+"""The population as text: round trips of every field, older stores, and invalid data."""
 
 import json
 from dataclasses import MISSING, fields, replace
@@ -62,7 +62,7 @@ FIRST_ROW = write_slot(FIRST, POPULATION.settings, "loss")
 
 
 def defaults(kind):
-    """Fields of a dataclass that have a default, with it."""
+    """The fields of a dataclass that have defaults, with these."""
     found = {}
     for field in fields(kind):
         if field.default is not MISSING:

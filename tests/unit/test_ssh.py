@@ -1,4 +1,4 @@
-"""Workers by ssh, with a program in place of ssh that runs the command on this machine."""
+"""Workers by ssh; a program replaces ssh and runs the command on this machine."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""Stored lines of history: shorter than whole ones, each readable alone, and nothing is lost."""
+"""Stored lines of history are short, readable alone, and lose nothing."""
 
 import json
 import math
@@ -79,7 +79,7 @@ def ended(draw: st.DrawFn) -> Line:
 
 
 def exactly(line: Line) -> str:
-    """All that a line says, with 1, 1.0 and true apart; the order of names does not count."""
+    """The content of a line; 1, 1.0 and true differ, and the order of names does not count."""
     return json.dumps(to_json(line), sort_keys=True)
 
 

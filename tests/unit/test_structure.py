@@ -1,4 +1,4 @@
-"""What holds for all code: short modules, flat functions, no event names; each test asserts."""
+"""Rules for all code: short modules, flat functions, no event names, tests that assert."""
 
 import ast
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ def body_lines(function: Function) -> int:
 
 
 def nesting(node: ast.AST) -> int:
-    """How deep blocks lie in blocks: an `elif` as deep as its `if`, functions inside left out."""
+    """Nesting depth of blocks: an `elif` is as deep as its `if`; inner functions do not count."""
     deepest = 0
     for name, value in ast.iter_fields(node):
         children = [v for v in (value if isinstance(value, list) else [value]) if _is_node(v)]
@@ -95,7 +95,7 @@ def names_of_events(path: Path) -> list[int]:
 
 
 def test_no_module_but_history_reads_the_names_of_events():
-    """Others read history by the types in core/history.py."""
+    """Other modules use the types of core/history.py."""
     reading = {path: lines for path in MODULES if (lines := names_of_events(path))}
     # Where there are some, they are found.
     assert reading.keys() >= TRACES
@@ -116,7 +116,7 @@ def test_history_knows_every_kind_that_it_defines():
 
 TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
 ASSERTING = {"expect", "pytest.fail", "pytest.raises", "pytest.warns", "run_state_machine_as_test"}
-"""Calls that fail a test by themselves; helpers that do begin with assert_, check_ or expect_."""
+"""Calls that can fail a test; helpers that can have names with assert_, check_ or expect_."""
 
 
 def asserts(test: Function) -> bool:

@@ -1,4 +1,4 @@
-"""The end of `romul run`: what is printed, and with which exit code."""
+"""The end of `romul run`: its output and its exit code."""
 
 import pytest
 import typer

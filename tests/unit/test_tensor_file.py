@@ -1,4 +1,4 @@
-"""Tensors in a file: what comes back, what is refused, and what the hash is of."""
+"""Tensors in a file: what is read, what is refused, and what is hashed."""
 
 import math
 import os
@@ -135,7 +135,7 @@ def test_two_names_that_would_be_one_stay_two(tmp_path):
 
 
 def never_on_disk():
-    """Bytes that this process had written, and that were removed before the disk had them."""
+    """Bytes that this process wrote but that were deleted before they reached the disk."""
     counted = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
     return int(counted["cancelled_write_bytes"])
 

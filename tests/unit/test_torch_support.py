@@ -42,7 +42,7 @@ def made(lr=0.5, kind=torch.optim.SGD, **more):
 
 
 def trained(folder, lr=0.5, kind=torch.optim.SGD, **more):
-    """A checkpoint's folder, and the model that it was made of."""
+    """A checkpoint's folder, and the model that was saved."""
     model, optimizer = made(lr, kind, **more)
     first = trial(folder, learning_rate=lr)
     first.attach(model=model, optimizer=optimizer)
@@ -251,7 +251,7 @@ def test_a_field_of_the_parents_is_named_once_unless_it_is_set_after_the_restore
 
 
 class Remembering(torch.optim.SGD):
-    """Keeps a state in its groups, as optimizers without a schedule do."""
+    """Keeps state in its parameter groups, as schedule-free optimizers do."""
 
     def step(self, closure=None):
         for group in self.param_groups:
@@ -383,7 +383,7 @@ def test_a_parent_of_another_shape_is_an_error(tmp_path):
 
 
 def test_no_torch_is_taken_whose_loading_of_weights_alone_runs_code():
-    """CVE-2025-32434, which torch 2.6 mended."""
+    """CVE-2025-32434, which torch 2.6 fixed."""
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
     needed = project["project"]["optional-dependencies"]["torch"]
     [least] = [text.removeprefix("torch>=") for text in needed if text.startswith("torch>=")]
@@ -442,7 +442,7 @@ def test_a_saved_model_is_loaded_to_be_used(tmp_path):
 
 
 class _AfterOneEpoch:
-    """Asks a trial to stop, at its second question."""
+    """Asks a trial to stop at the second query."""
 
     def __init__(self):
         self.asked = 0

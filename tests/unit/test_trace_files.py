@@ -1,4 +1,4 @@
-"""Files of machines that come and go: what is written is read, and what cannot be is refused."""
+"""Trace files: what is written can be read, and invalid files are refused."""
 
 import gzip
 import json
@@ -25,7 +25,7 @@ def counts(data, gap="300"):
 
 @pytest.fixture
 def read(tmp_path):
-    """Read a text, or bytes, as a trace."""
+    """Read text or bytes as a trace."""
     file = tmp_path / "trace.json"
 
     def read(content):
@@ -51,7 +51,7 @@ def test_what_was_generated_is_read_as_it_was(tmp_path, name, seed):
 
 @st.composite
 def stays(draw, machine):
-    """All that happens to a machine: it comes, and goes, or stays to the end."""
+    """The events of a machine: it arrives, and leaves or stays to the end."""
     found = []
     times = iter(sorted(draw(st.lists(SECONDS, max_size=12))))
     there = False

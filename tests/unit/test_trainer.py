@@ -1,4 +1,4 @@
-"""The trainer: a warm child process, and what becomes of a trial when something is wrong."""
+"""The trainer: its warm child process, and trials in which something goes wrong."""
 
 import asyncio
 import itertools
@@ -88,7 +88,7 @@ async def test_what_a_trial_leaves_as_it_was_is_shared_with_its_parent(trainer, 
 
 
 async def started_early(folder, source):
-    """A trainer whose child has begun to import a task of this source, before any trial."""
+    """A trainer whose child imports a task of the given source before the first trial."""
     (folder / "early.py").write_text(
         f"from pathlib import Path\nPath({str(folder / 'imported')!r}).touch()\n{source}"
     )
@@ -312,7 +312,7 @@ async def test_a_place_that_cannot_be_written_is_a_storage_failure(trainer, tmp_
 
 
 def refuse(folder):
-    """Have a folder refuse every use, even root's: it is a link to itself."""
+    """Make a folder unusable, even for root, by a link to itself."""
     folder.rename(folder.with_suffix(".away"))
     folder.symlink_to(folder)
 
@@ -346,7 +346,7 @@ async def test_a_storage_that_refuses_from_the_beginning_is_a_failure_at_once(tr
 
 
 async def until_it_writes(folder):
-    """Wait until the task has written into its folder; where such folders are."""
+    """Wait until the task has written into its folder; return the parent of such folders."""
     part = folder / "checkpoints" / ".part"
     async with asyncio.timeout(30):
         while not list(part.glob("*/state.txt")):

@@ -1,4 +1,4 @@
-"""A trial that anybody with a worker's password may have queued: is it of the declared space?"""
+"""Queued trials must fit the declared space: any user with a worker's password can queue one."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""The suite of problems that nothing was chosen by: romul_sim.suite.unseen."""
+"""The suite of problems on which nothing was chosen: romul_sim.suite.unseen."""
 
 import math
 import subprocess

@@ -1,4 +1,4 @@
-"""Values: equal by their fields, of use as keys, and without any other attribute."""
+"""Value objects: equal by their fields, hashable, and without other attributes."""
 
 import pickle
 from dataclasses import field, replace
@@ -18,7 +18,7 @@ class Place:
 
 @value(kw_only=True)
 class Note:
-    """A note, whose fields are given by name."""
+    """A note, whose fields are keyword-only."""
 
     texts: list[str] = field(default_factory=list)
     at: Place

@@ -1,4 +1,4 @@
-"""Foreign text on its way to a terminal."""
+"""Untrusted text that is shown on a terminal."""
 
 import io
 import json
@@ -48,7 +48,7 @@ def test_json_keeps_every_character(value):
 
 
 def shown(*what, **more):
-    """What a terminal with colours is sent."""
+    """The output to a terminal with colours."""
     file = io.StringIO()
     console = Console(file=file, force_terminal=True, color_system=None, width=60, **more)
     for one in what:

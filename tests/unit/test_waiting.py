@@ -1,4 +1,4 @@
-"""A cancelled task ends, whatever libraries below it do."""
+"""A cancelled task ends, whatever the libraries below it do."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ from romul_sim.virtual_time import run
 
 
 async def ends_as_it_is_cancelled(work):
-    """Cancel `work(waited)` in the moment in which `waited` is done."""
+    """Cancel `work(waited)` at the moment when `waited` is done."""
     waited = asyncio.get_running_loop().create_future()
     task = asyncio.create_task(work(waited))
     await asyncio.sleep(0)

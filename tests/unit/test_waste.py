@@ -1,4 +1,4 @@
-"""Where the machines' time went."""
+"""How the machines' time was used."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The worker alone: a store that fails at the worst moment, in virtual time."""
+"""The worker alone, with a store that fails at the worst moment, in virtual time."""
 
 import asyncio
 import itertools
@@ -26,7 +26,7 @@ EXPERIMENT = declare(task="simulated")
 
 
 class StubTrainer(Trainer):
-    """Ends every trial with what it was given, after so many seconds."""
+    """Ends each trial with the given ending, after a number of seconds."""
 
     def __init__(self, *endings, seconds=1.0):
         self.endings = list(endings)
@@ -50,7 +50,7 @@ class StubTrainer(Trainer):
 
 
 class DeafStore(MemoryStore):
-    """What is settled arrives, or does not; the answer never does."""
+    """Reports arrive or not; the answers never do."""
 
     def __init__(self, arrives):
         loop = asyncio.get_running_loop()
@@ -93,7 +93,7 @@ def test_a_checkpoint_whose_report_may_have_arrived_is_never_removed():
 
 def test_a_refusal_after_a_silence_leaves_the_checkpoint_of_a_report_that_may_have_arrived():
     class OnceDeafStore(DeafStore):
-        """The first report arrives unanswered; before the next one the slot has gone on."""
+        """The first report arrives but is not answered; then the slot continues before the next."""
 
         async def settle(self, lease, *args):
             if self.arrives:
@@ -139,7 +139,7 @@ def test_a_report_that_came_too_late_takes_its_checkpoint_along():
 
 
 class TimedStore(MemoryStore):
-    """Remembers when heartbeats came."""
+    """Records the times of heartbeats."""
 
     def __init__(self):
         self.loop = asyncio.get_running_loop()
@@ -226,12 +226,12 @@ def test_without_room_a_worker_waits_longer_each_time():
 
 
 def outages(*endings, trials=None, results=0):
-    """Times at which a worker trains trials whose storage is away, its reports, and its states.
+    """Run a worker while the storage is unavailable; return training times, reports and states.
 
     Args:
-        endings: of its trials.
-        trials: what is queued; one trial again and again if left out.
-        results: how many results of other workers come in between two looks at their number.
+        endings: how its trials end.
+        trials: the queued trials; default: the same trial again and again.
+        results: how many results of other workers arrive between two counts.
     """
 
     class Elsewhere(MemoryStore):
@@ -290,7 +290,7 @@ def test_where_others_have_results_only_a_trial_that_meets_it_again_and_again_is
 
 
 def judged(*endings):
-    """What is reported of attempts that take an hour each, one after the other, without a pause.
+    """The reports of attempts that take an hour each, one after another without a pause.
 
     Args:
         endings: trials, and how they end.
@@ -323,7 +323,7 @@ def test_outages_in_a_row_cost_attempts_however_long_trials_take():
 
 
 def begun_with(seconds, *endings):
-    """When a worker begins trials that take so long; and what its search is shown meanwhile."""
+    """When a worker begins trials of this duration, and the states that it announces."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -422,12 +422,12 @@ def test_only_an_experiment_whose_own_trials_are_at_fault_is_told_so():
 
 
 def pauses_after(*endings, elsewhere=0, counts=()):
-    """Between trials that end so; and the worker's states.
+    """The pauses between trials, and the worker's states.
 
     Args:
-        endings: of this worker's trials.
-        elsewhere: how many trials of others end well from one look at the results to the next.
-        counts: how many results there are at each look; the last number stays.
+        endings: how this worker's trials end.
+        elsewhere: how many trials of other workers succeed between two counts of results.
+        counts: the number of results at each count; the last number stays.
     """
 
     class Elsewhere(MemoryStore):
@@ -555,11 +555,11 @@ def test_after_a_notice_only_what_can_be_finished_is_taken():
 
 
 def given_back_after(*events, grace_s=20.0):
-    """When a trial whose task is deaf is given back, and why.
+    """When and why a trial is released whose task ignores requests to stop.
 
     Args:
         events: times, and what is done with the worker then.
-        grace_s: of the worker.
+        grace_s: grace period of the worker, in seconds.
     """
 
     async def main():
