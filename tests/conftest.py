@@ -245,7 +245,7 @@ async def store(request):
         return
     name = "redis_url" if request.param == "redis" else "cluster_url"
     made = RedisStore(request.getfixturevalue(name))
-    # Of a Cluster: all of its primaries.
+    # For a Cluster: all of its primaries.
     await made.connection.client.flushall()
     yield made
     await made.close()

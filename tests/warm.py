@@ -61,7 +61,7 @@ class Command:
         self._process.start()
         self.pid = self._process.pid
         theirs.close()
-        # From now on it has a process group of its own: it is ended as one.
+        # From here on it has its own process group, so that the group can be ended as a whole.
         with ready, contextlib.suppress(EOFError):
             ready.recv_bytes()
 

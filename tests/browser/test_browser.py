@@ -35,7 +35,7 @@ def page(browser):
     made.on("request", lambda r: made.foreign.append(r.url) if "127.0.0.1" not in r.url else None)
     made.on("pageerror", lambda error: made.errors.append(str(error)))
     yield made
-    # Everything it needs comes from here.
+    # The page loads everything from this server.
     assert made.foreign == []
     assert made.errors == []
     context.close()
@@ -71,7 +71,7 @@ def test_a_running_search_is_seen_followed_paused_and_resumed(system, page):  # 
     first = trials()
     wait_for(lambda: trials() > first + 3, 30)
 
-    # A row says why its trial is as it is, and leads to its line of descent.
+    # A row explains its trial, and links to its line of descent.
     row = page.locator("tbody tr").first
     slot = row.locator("td").first.inner_text()
     row.click()
@@ -85,7 +85,7 @@ def test_a_running_search_is_seen_followed_paused_and_resumed(system, page):  # 
         page.get_by_role("tab", name=tab).click()
         expect(page.locator("canvas:visible").first).to_be_visible(timeout=10_000)
 
-    # It asks first: "no" changes nothing.
+    # It asks for confirmation first; "no" changes nothing.
     page.get_by_role("button", name="pause").click()
     page.get_by_role("dialog").get_by_role("button", name="no").click()
     expect(page.get_by_role("dialog")).to_have_count(0)
@@ -166,7 +166,7 @@ def test_the_keyboard_sorts_slots_and_opens_one(system, page):  # noqa: F811
     expect(slots).to_have_text(list("543210"))
     expect(heading).to_be_focused()
     button = tab_to("button", "slot 2")
-    # What has the focus keeps it when there is something new.
+    # An element keeps the focus when the page is updated.
     summary = page.get_by_text(re.compile(r"\d+ trials"))
     before = summary.inner_text()
     expect(summary).not_to_have_text(before, timeout=20_000)
@@ -206,7 +206,7 @@ def test_without_the_token_no_page_is_served(system, page):  # noqa: F811
     )
     assert opened is False
     assert page.goto(f"{url}/experiment/secret?token=letmein").status == 200
-    # The token is out of the address line, and good from now on.
+    # The token is removed from the address bar, and stays valid.
     assert "token" not in page.url
     expect(page.locator(".q-badge")).to_have_text("submitted", timeout=10_000)
     assert page.goto(url).status == 200
@@ -219,7 +219,7 @@ def test_another_sites_page_cannot_act(system, page):  # noqa: F811
     page.goto(other)
     with pytest.raises(Error):
         page.evaluate("url => fetch(url)", url)
-    # Nor does any address change anything by itself.
+    # No address changes anything by itself, either.
     for path in ("/experiment/e?action=stop", "/experiment/e/stop", "/stop"):
         page.goto(url + path)
     assert system.meta("e")["status"] == "submitted"

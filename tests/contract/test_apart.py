@@ -85,7 +85,7 @@ async def serving(store):
         yield
     finally:
         stop.set()
-        # Raises what ended one of them.
+        # Raises the error that ended one of them.
         await asyncio.gather(*tasks)
 
 
@@ -139,7 +139,7 @@ async def test_what_an_optimizer_cannot_go_on_from_stops_its_own_experiment_alon
                 f"memory of the optimizer {optimizer!r}: {REMEDY}"
             )
             assert logged == f"experiment bad cannot be served: {words}"
-            # As it is shown: `romul status`, `top`, the dashboard and the doctor read this.
+            # This is what `romul status`, `top`, the dashboard and the doctor show.
             seen = await snapshot(server, "bad")
             assert seen.status == "running"
             assert seen.reason == seen.fault == f"actor a cannot serve it: {words}"
@@ -218,7 +218,7 @@ async def test_what_an_installed_optimizer_cannot_go_on_from_stops_its_own_exper
 
 LEAVING = {
     "decide": ("sys.exit('bye')", "the decision failed (SystemExit: bye) with optimizer 'keeping'"),
-    # As what a library in Rust raises: it is no `Exception`.
+    # An error as a library in Rust raises it: it is not an `Exception`.
     "quorum": ("raise Panic('why')", "the decision failed (Panic: why) with optimizer 'keeping'"),
     "check_memory": ("sys.exit(0)", "slot 0: field 'memory' holds"),
     "__post_init__": ("sys.exit()", "(keeping:Keeping) cannot be created: SystemExit: "),
@@ -280,7 +280,7 @@ async def test_a_change_that_cannot_be_decided_is_a_dead_letter_and_the_search_g
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        # Both are numbers that an option may be.
+        # These values are valid numbers.
         ("romul", {"quorum_share": 1e308}, "the decision failed (OverflowError: "),
         ("truncation", {"quorum_share": 1e308}, "the decision failed (OverflowError: "),
     ],
@@ -328,7 +328,7 @@ async def test_a_change_to_a_sound_constant_frees_an_experiment_that_could_not_b
     operator = Client(server, by="someone")
     async with serving(server):
         fault = await fault_of(server, "bad")
-        # One that helps nothing first: it keeps its place, and holds the next one up in nothing.
+        # First one that does not help: it keeps its place, and does not delay the next one.
         useless = {"quorum_share": 1.5e308}
         with pytest.raises(ExperimentError, match=r"quorum_share = 1.5e\+308 is above 1"):
             await operator.change("bad", optimizer=useless)
@@ -342,7 +342,7 @@ async def test_a_change_to_a_sound_constant_frees_an_experiment_that_could_not_b
         {"quorum_share": 1.5e308},
         {"quorum_share": 0.5},
     ]
-    # What was reported in the meantime counts, each once.
+    # Reports that arrived in the meantime count, once each.
     results = [line.trial for line in found.history if isinstance(line, TrialReported)]
     assert len(results) == len(set(results)) == 16
     assert (await server.depths("bad"))["dead"] == 0
@@ -445,7 +445,7 @@ async def test_a_search_goes_on_without_options_that_are_no_more(server, raw, re
     assert (found.reason, found.fault, found.depths["dead"]) == ("", "", 0)
     results = [line.trial for line in found.history if isinstance(line, TrialReported)]
     assert len(results) == len(set(results)) == 16
-    # What was stored is not lost: an older version reads it as it was.
+    # Stored data is not lost: an older version can still read it.
     options = {"replaced_first": 0.25, "patience": 2.0, "power": 0}
     assert found.experiment.optimizer.options == options
 
@@ -564,7 +564,7 @@ async def test_a_declaration_that_cannot_be_served_stops_its_own_experiment_alon
 async def test_a_key_of_a_wrong_type_is_named_and_stops_its_own_experiment_alone(
     server, raw, caplog, part
 ):
-    # By name the first and the last, so that each is before and behind another one.
+    # The first and the last by name, so that there is an experiment before and after each.
     await begun(server, "bad", "e", "worse")
     for name in ("bad", "worse"):
         raw.delete(key(name, part))
@@ -577,7 +577,7 @@ async def test_a_key_of_a_wrong_type_is_named_and_stops_its_own_experiment_alone
     assert len(set(said)) == len(said)
     named = [text for text in caplog.messages if key("bad", part) in text]
     silent = {
-        # Each search is there no more, or what lies there is read by people only.
+        # Each search is removed, or its remaining data is only read by people.
         *("", "tick", "logs", "affinity", "offers", "targeted", "settled", "dead"),
     }
     assert named or part in silent, caplog.messages
@@ -665,7 +665,7 @@ async def test_a_queue_that_is_gone_is_named_and_stops_its_own_experiment_alone(
             return f"{key('bad', part)} is gone" in (await snapshot(server, "bad")).fault
 
         await until(shown)
-        # What is removed as a whole is not missed.
+        # If everything is removed, nothing is reported as missing.
         await server.remove("bad")
         await submit(server, "bad")
         await assert_ends(server, "bad")

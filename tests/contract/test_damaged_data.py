@@ -185,7 +185,7 @@ async def test_what_a_worker_may_write_fails_no_commit_and_holds_up_no_trial(
     found = [await damaged.lease(["e"], "other", 0) for _ in range(4)]
     # A forged offer is a forged trial, as a worker's password may forge them anyway.
     assert {lease.body for lease in found if lease} - {b"m"} == {b"t", b"u"}
-    # A worker that stumbles goes on without what it holds.
+    # A worker with an error continues without what it holds.
     with contextlib.suppress(StoreError):
         await damaged.lease(["e"], "w", 1, ["e"])
     assert await damaged.lease(["e"], "w", 1) is None
@@ -255,7 +255,7 @@ def test_whatever_lies_in_redis_every_call_answers_or_raises_a_store_error(redis
         try:
             await filled(store)
             for each in damages:
-                # A key that was replaced takes no more of its own kind.
+                # A key that was replaced by another type accepts no more writes of its own type.
                 with contextlib.suppress(redis.ResponseError):
                     damage(raw, *each)
             for call in calls(store):
@@ -273,5 +273,5 @@ def test_whatever_lies_in_redis_every_call_answers_or_raises_a_store_error(redis
         check()
     finally:
         logging.getLogger("romul.store").setLevel(logging.NOTSET)
-    # Damage that no call notices, or that stops every one, would show nothing.
+    # Damage that no call notices, or that stops every call, would prove nothing.
     assert endings["answered"] > endings["refused"] > 0

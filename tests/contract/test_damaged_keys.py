@@ -50,7 +50,7 @@ async def test_an_experiment_that_another_team_takes_off_the_list_goes_on(redis_
         assert await store.experiments() == listed
     assert caplog.text.count("SADD romul:experiments ours") == 1
     assert list(await late.experiments()) == ["theirs"]
-    # What is removed is gone as before.
+    # Removal works as before.
     await late.remove("ours")
     assert list(await store.experiments()) == ["theirs"]
     await store.close()
@@ -68,7 +68,7 @@ async def test_a_wrong_number_of_slots_is_named_and_holds_up_no_other_experiment
     else:
         raw.hset(key("e"), "slots", slots)
     async with asyncio.timeout(10):
-        # What there is, and not much beyond.
+        # Existing entries, and a few beyond.
         assert len((await store.load("e")).slots) <= 1 + 1000
         with pytest.raises(StoreError, match=r"experiment 'e'.*slot"):
             await snapshot(store, "e")

@@ -73,7 +73,7 @@ async def test_nothing_is_offered_to_a_worker_that_has_a_trial(store):
     busy = await store.lease(["e"], "w", 0, ["e"])
     assert (await commit(store, b"t")).release_ms is None
     assert (await store.lease(["e"], "other", 0)).body == b"t"
-    # Nor one that has a trial that was offered to it.
+    # Nor does one that has taken a trial that was offered to it.
     await store.settle(busy, 0, "0-0#1 result", b"result", Hold(P, LONG_MS))
     await commit(store, b"u")
     assert (await store.lease(["e"], "w", 0, ["e"])).body == b"u"
@@ -129,7 +129,7 @@ async def test_what_is_offered_to_a_worker_that_is_gone_goes_to_all_at_once(stor
     if gone == "left":
         await store.present(["e"], "w", {})
     else:
-        # No lease was lost, so no attempt was: the trial was still nobody's.
+        # No worker had leased the trial yet, so no attempt was lost.
         assert await store.sweep("e", "a", 0, 10, "w") == []
     assert (await store.lease(["e"], "other", 0)).body == b"t"
     assert (await store.affinity("e")).released == 1
@@ -155,7 +155,7 @@ async def test_a_targeted_lease_is_swept_and_kept_as_any_other(store):
     assert (await store.beat(lease, 0, "0-1", {"state": "training"})).kept is False
     assert await store.settle(lease, 0, "0-1#1 result", b"late", Hold(P, LONG_MS)) is False
     assert await store.settle(swept, 0, "0-1#1 expired", b"expired") is True
-    # What came too late changed nothing of what the worker holds.
+    # The late call did not change what the worker holds.
     assert (await commit(store, b"u")).release_ms == LONG_MS
 
 

@@ -39,7 +39,7 @@ async def test_an_unknown_experiment_is_said_to_be_unknown(store):
     for call in (store.load("no"), store.spec("no")):
         with pytest.raises(UnknownExperimentError, match="no experiment 'no'"):
             await call
-    # Half of a character, which no server can be sent.
+    # Half of a surrogate pair, which cannot be sent to a server.
     for call in (store.load("n\ud800"), store.spec("n\ud800"), store.glance("n\ud800")):
         with pytest.raises(UnknownExperimentError, match=r"no experiment 'n\\ud800'"):
             await call
@@ -208,7 +208,7 @@ async def test_one_lease_is_one_trial_also_of_many_experiments(store):
     lease = await waiting
     held = [len(await store.leases(name)) for name in names]
     assert sum(held) == 1
-    # Whatever else came with it is to be had by others at once.
+    # The other entries of the same read are available to others at once.
     others = [await store.lease(names, "x", 0) for _ in range(2)]
     assert {lease.experiment, *(other.experiment for other in others)} == set(names)
 
@@ -241,7 +241,7 @@ async def test_a_report_sent_twice_is_known_after_a_second_copy_has_ended_too(st
     assert await store.settle(first, 0, "0-1#1 result by w", b"1") is True
     assert await store.settle(first, 0, "0-1#3 result by w", b"3") is False
     assert await store.settle(after, 0, "0-2#1 result by w", b"4") is True
-    # The slot has gone on: whether that trial was reported is not known any more.
+    # The slot has continued, so it is no longer known whether that trial was reported.
     assert await store.settle(first, 0, "0-1#1 result by w", b"1") is None
     assert await store.settle(first, 0, "0-3#1 result by w", b"5") is False
 
@@ -423,7 +423,7 @@ async def test_a_version_that_once_was_never_comes_again(store):
     await made(store)
     first = (await store.load("e")).version
     one = (await store.commit("e", "a", Commit(first, [], nonce="a#1"))).version
-    # As if the server had come back from before that commit, and counted on.
+    # As if the server had been restored from before that commit, and had continued to count.
     other = one.replace("a#1", "b#1")
     assert one != other
     assert await store.commit("e", "b", Commit(other, [], nonce="b#2")) is None
@@ -470,7 +470,7 @@ async def test_a_fault_is_kept_with_the_experiment_until_it_is_over(store):
     await store.set_fault("e", "")
     await store.set_fault("e", "")
     assert await store.load("e") == before
-    # None comes back by it.
+    # This does not bring any of them back.
     await store.remove("e")
     await store.set_fault("e", "it cannot be read")
     assert await store.experiments() == {}
@@ -522,7 +522,7 @@ async def test_a_glance_is_all_that_a_screen_shows(store):
     assert [line for _, line in seen.history] == lines[4:]
     assert seen.depths == {"inbox": 1, "trials": 0, "history": 6, "dead": 0}
     [(arrived_ms, body)] = seen.undecided
-    # Views show its age alone; its body may be long.
+    # Views show only its age; its body may be long.
     assert (0 <= seen.now_ms - arrived_ms < 60_000, body) == (True, b"")
     assert seen.workers["w"]["state"] == "idle"
     assert 0 <= seen.workers["w"]["age_ms"] < 60_000
@@ -532,7 +532,7 @@ async def test_a_glance_is_all_that_a_screen_shows(store):
     assert ([line for _, line in later.history], later.slots) == (lines[1:4], [])
     [entry] = await batch(store)
     last = await store.glance("e")
-    # That an actor has read an event decides nothing.
+    # An event that an actor has only read is still undecided.
     assert (last.history, last.undecided) == ([], seen.undecided)
     assert await store.commit("e", "a", Commit((await store.load("e")).version, [entry]))
     assert (await store.glance("e")).undecided == []

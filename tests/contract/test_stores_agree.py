@@ -176,7 +176,7 @@ class Machine(RuleBasedStateMachine):
     def sweep(self, name, idle_ms, worker):
         found = self.both(
             lambda s: s.sweep(name, "a", idle_ms, 100, worker),
-            # Leases of two streams have no order among one another.
+            # Leases of different streams have no common order.
             lambda f: sorted((lease.body, last) for lease, last in f),
         )
         ordered = [sorted(f, key=lambda swept: (swept[0].body, swept[1])) for f in found]

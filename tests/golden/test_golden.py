@@ -96,7 +96,7 @@ def test_the_clock_and_the_last_digits_do_not_move_a_line():
         {"vector": (1 / 3, 0.1)},
         {"why": {**LINE["why"], "known": 4.0}},
         {"why": {**LINE["why"], "pinned": 0}},
-        # Inside, it may be a metric of that name.
+        # Inside a line, it may be a metric of that name.
         {"why": {**LINE["why"], "seconds": 1.0}},
         {"value": math.nan},
     ],

@@ -121,7 +121,7 @@ def paused(folder, runs, to):
         wait_for(lambda: len(training(client, "paused")) == 2)
         call("pause", "paused", f"--redis={place}")
         wait_for(lambda: client.hget("romul:{paused}", "status") == b"paused")
-        # Terminated in a trial, a worker gives back what it has trained so far.
+        # A worker that is terminated during a trial releases it with the training so far.
         for pid in training(client, "paused"):
             os.kill(pid, signal.SIGTERM)
         wait_for(lambda: client.xpending("romul:{paused}:trials", "workers")["pending"] == 0)
@@ -141,7 +141,7 @@ def killed(folder, runs, to):
     with running("run", str(file), f"--runs={runs}", "--no-broker") as process:
         client = client_of(place)
         wait_for(lambda: count(client, "killed", "reported") >= 20)
-        # What would start new ones stands still; then all but the server are killed.
+        # First the parents are stopped, so that nothing is restarted; then all but the server die.
         process.send_signal(signal.SIGSTOP)
         wait_for(lambda: len(training(client, "killed")) == 2)
         server = int((place / "redis" / "server.pid").read_text())

@@ -109,7 +109,7 @@ class System:
         """Kill a worker while it trains, not between two trials."""
 
         def caught():
-            # What stands still ends no trial; what it has just sent arrives meanwhile.
+            # A stopped process ends no trial; what it has just sent arrives meanwhile.
             process.send_signal(signal.SIGSTOP)
             time.sleep(0.1)
             if worker in self.leases(name).values():

@@ -77,7 +77,7 @@ def fleet(guarded, tmp_path):
 def test_a_search_goes_through_with_each_part_behind_its_own_door(guarded, fleet):
     fleet.submit(name="team-a", steps=4)
     actor = fleet.start("actor", f"--redis={guarded['actor']}")
-    # What another team has on the server keeps no worker from working.
+    # Other teams' data on the server does not stop a worker.
     fleet.client.sadd("romul:experiments", "other")
     fleet.client.hset("romul:{other}", mapping={"status": "running", "slots": 0})
     worker = fleet.start("worker", f"--redis={guarded['worker']}")
@@ -129,7 +129,7 @@ def test_a_password_may_come_from_a_file(guarded, fleet, monkeypatch):
     monkeypatch.setenv("ROMUL_REDIS_PASSWORD_FILE", str(file))
     assert "team-c" in python.Client(without.removeprefix("--redis=")).statuses()
     monkeypatch.delenv("ROMUL_REDIS_PASSWORD_FILE")
-    # A password in the URL goes before.
+    # A password in the URL takes precedence.
     file.write_text("wrong")
     assert fleet.call("status", without, ROMUL_REDIS_PASSWORD_FILE=str(file)).returncode != 0
     known = fleet.call("status", f"--redis={url}", ROMUL_REDIS_PASSWORD_FILE=str(file))
@@ -195,7 +195,7 @@ FORBIDDEN: dict[str, list[tuple[str, ...]]] = {
         ("XGROUP", "DELCONSUMER", f"{E}:inbox", "actors", "a"),
         ("XRANGE", f"{E}:logs", "-", "+"),
         ("XRANGE", f"{E}:dead", "-", "+"),
-        # Nor anything of other experiments.
+        # Nor does it read anything of other experiments.
         ("HGET", "romul:{other}", "spec"),
         ("XADD", "romul:{other}:inbox", "*", "m", "x"),
         ("XREADGROUP", "GROUP", "workers", "x", "STREAMS", "romul:{other}:trials", ">"),

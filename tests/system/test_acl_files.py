@@ -134,7 +134,7 @@ def test_a_file_keeps_its_mode_and_is_never_half_written(make):
     call("a")
     file.chmod(0o640)
     before = file.stat()
-    # Whoever has the old file open reads it whole.
+    # A process that has the old file open can read it to the end.
     with file.open() as reading:
         old = file.read_text()
         call("b")

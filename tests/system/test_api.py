@@ -325,7 +325,7 @@ def test_another_search_of_that_name_says_what_to_do(tmp_path):
         romul.ExperimentExistsError, match="another function: use resume=True to continue"
     ):
         search(tmp_path, other, steps=1)
-    # How an older version made a fingerprint is not known any more: nothing is refused for it.
+    # Fingerprints of older versions are unknown, so nothing is refused because of them.
     call = tmp_path / "mine" / "call.json"
     noted = json.loads(call.read_text())
     before = {key: value for key, value in noted.items() if key != "fingerprint_format"}
@@ -382,7 +382,7 @@ def test_a_run_stays_until_the_one_in_its_place_has_begun(tmp_path, monkeypatch)
             search(runs, steps=2, fresh=True)
     assert contents(runs / "mine") == before
     assert search(runs, steps=1).best == first.best
-    # As a call leaves it that is killed before its run has begun.
+    # The state that a call leaves if it is killed before its run has begun.
     (runs / "mine").rename(runs / ".mine.former")
     (runs / "mine").mkdir()
     assert search(runs, steps=1).best == first.best
@@ -421,7 +421,7 @@ def test_a_run_that_was_interrupted_goes_on(tmp_path):
         async with embedded_server(folder) as url, Client.connect(url) as client:
             await client.pause("mine")
 
-    # A pause that nobody has decided yet is no reason to wait.
+    # A pause that is not decided yet is no reason to wait.
     asyncio.run(pause())
     result = search(tmp_path, steps=4)
     assert (result.status, result.snapshot.counts["reported"]) == ("finished", 16)
@@ -467,7 +467,7 @@ def test_a_search_that_has_ended_is_extended_and_goes_on_with_another_declaratio
     late = [trial for trial in result.trials.values() if trial.step > 4]
     assert late
     assert all(0.2 <= trial.hyperparameters["rate"] <= 0.3 for trial in late)
-    # Now this is what it is.
+    # Now the search has this declaration.
     assert search(tmp_path, space=wider, **declared).best == result.best
     other = {**wider, "width": romul.Int(1, 3)}
     with pytest.raises(

@@ -30,7 +30,7 @@ def lines(code):
     return len(code.splitlines())
 
 
-# What one process imports, another one imports as well: one worker shows what two would.
+# All workers import the same, so one worker is enough here.
 SMALLER = [
     ("steps=30", "steps=2"),
     ('"steps": 30', '"steps": 2'),
@@ -161,11 +161,11 @@ def test_a_kernel_that_is_interrupted_or_shut_down_leaves_no_process(tmp_path, m
         wait_for(lambda: any("workers.child" in line for line in processes_with(str(tmp_path))))
         if how == "interrupted":
             manager.interrupt_kernel()
-            # What the kernel says of itself at its start may come first.
+            # Messages from the kernel's start may come first.
             while (reply := client.get_shell_msg(timeout=60))["msg_type"] != "execute_reply":
                 pass
             assert reply["content"]["ename"] == "KeyboardInterrupt"
-            # The kernel is as good as before.
+            # The kernel still works.
             assert client.execute_interactive("1 + 1", timeout=60)["content"]["status"] == "ok"
     finally:
         client.stop_channels()

@@ -106,7 +106,7 @@ def test_ctrl_c_ends_a_run_cleanly_and_resume_goes_on(tmp_path):
     assert 0 < before["trials"] < 80
     assert processes_with(str(tmp_path)) == []
 
-    # What was said is what there is: no worker went on meanwhile.
+    # The printed state is still true: no worker continued meanwhile.
     runs = {"ROMUL_RUNS": str(tmp_path / "runs")}
     assert json.loads(romul("show", "bowl", "--json", **runs).stdout)["trials"] == before["trials"]
     shown = romul("show", "bowl", **runs).stdout
@@ -135,7 +135,7 @@ def test_the_command_that_goes_on_is_shown_as_it_must_be(system, tmp_path, monke
     (tmp_path / "password").write_text(login.rpartition(":")[2])
     monkeypatch.setenv("ROMUL_REDIS_PASSWORD_FILE", str(tmp_path / "password"))
     given = ("run", "bowl.toml", "--workers=1", "--runs=my runs")
-    # A run that did not begin stands in nobody's way.
+    # A run that did not begin does not block another one.
     code, _, err = ended(local(tmp_path, *given, "--redis=redis://127.0.0.1:1/0"))
     assert (code, "no Redis or Valkey server answers" in err) == (3, True), err
     process = begun_anew(tmp_path, *given, f"--redis=redis://default@{place}")
@@ -149,7 +149,7 @@ def test_the_command_that_goes_on_is_shown_as_it_must_be(system, tmp_path, monke
     code, _, err = ended(local(tmp_path, "run", "--resume=bowl", "--runs=my runs"))
     assert (code, "the run has no server of its own" in err) == (3, True), err
     assert not (tmp_path / "my runs/bowl/redis").exists()
-    # A run whose search is there already does not begin, and leaves no run behind.
+    # If its search exists already, a run does not start, and leaves no folder.
     code, _, err = ended(
         local(tmp_path, *given[:-1], "--runs=other", f"--redis=redis://default@{place}")
     )
@@ -194,7 +194,7 @@ def test_a_run_that_has_ended_is_extended_and_goes_on_with_what_was_changed_in_i
         assert code == 2
         assert "bowl: space: width was added: existing trials have no value for it" in err
         assert "use --from-run bowl (in Python" in err
-    # A file that is another search's, or is gone, is none of this run's.
+    # A missing file, or that of another search, does not belong to this run.
     file.write_text(TOML.format(steps=9).replace('name = "bowl"', 'name = "other"'))
     code, out, err = said("run", "--resume=bowl", "--steps=7", "--json", "--workers=1")
     assert code == 0, err
@@ -336,7 +336,7 @@ def test_a_run_begins_with_what_another_one_has_found(tmp_path):
     old = said("old.py")
     x = old["best_hyperparameters"]["x"]
     assert old["best"] == pytest.approx(x - 20)
-    # As a killed run leaves it: no server is there.
+    # The state after a killed run: there is no server.
     (tmp_path / "runs/old" / URL_FILE).write_text("redis://:secret@127.0.0.1:1/0")
     values = said("values.py", "--from-run=old")
     assert values["best"] <= x - 10 + 1e-9
@@ -397,7 +397,7 @@ def test_a_run_that_was_killed_before_it_had_submitted_its_search_begins_with_it
     killed = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     wait_for(lambda: processes_with(str(tmp_path)) == [])
-    # As it was begun, its deadline too, and with what was changed in its file meanwhile.
+    # With its original options and deadline, and with later changes of its file.
     (tmp_path / "bowl.toml").write_text(TOML.format(steps=3))
     for trials in (12, 12):
         code, out, err = ended(local(tmp_path, "run", "--resume=bowl", "--json"))
@@ -425,7 +425,7 @@ def test_a_run_whose_every_trial_fails_says_why(tmp_path):
     for said in (out, *(romul(*words, **runs).stdout for words in (["status"], ["show", "bad"]))):
         assert "bad: attempts lost: exception 4 (`romul failures bad` shows why)" in said
     said = romul("failures", "bad", **runs, COLUMNS="60").stdout.splitlines()
-    # Whole, however narrow the terminal: the cause may stand anywhere in it.
+    # The message is complete even on a narrow terminal: the cause can be anywhere in it.
     assert re.fullmatch(
         r"exception: OSError: the disk of [a-d] is upside down \(trial \d-0, worker-.*\)", said[1]
     )

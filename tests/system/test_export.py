@@ -88,5 +88,5 @@ def test_where_the_best_trial_comes_from_is_shown_and_exported(toy, tmp_path):
     page = tmp_path / "page.html"
     assert toy.call("report", "toy", f"--to={page}").returncode == 0
     assert "Where results come from" in page.read_text()
-    # Each worker says it once.
+    # Each worker reports it once.
     assert len([line for line in toy.history("toy", "result") if "provenance" in line]) == 2

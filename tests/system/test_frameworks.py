@@ -56,7 +56,7 @@ trees = lightgbm.Booster(model_file="model.txt").dump_model()["tree_info"]
 rate, updates = trees[-1]["shrinkage"], len(trees) / 10
 """,
 }
-"""Functions that read the optimizer of a checkpoint, by framework."""
+"""Programs that read the optimizer of a checkpoint, by framework."""
 
 RATES = {"lightning": "lr", "sklearn": "eta0", "xgboost": "eta"}
 OTHERS = {

@@ -76,7 +76,7 @@ def test_whatever_ends_a_trial_its_memory_is_free_again(system, ending):
     wait_for(lambda: free() < before - HELD, 60)
     if not stalls:
         os.kill(worker.pid, signal.SIGKILL)
-        # A process of its own: it must notice by itself that it is not wanted any more.
+        # A separate process must notice by itself that it should end.
         wait_for(lambda: free() > before - HELD / 2, 60)
         return
     wait_for(lambda: system.history(event="failed"), 60)

@@ -199,7 +199,7 @@ def test_no_command_lets_control_characters_through(place, call):
         out, err = call(line, place)
         assert (name, CONTROL.findall(out + err)) == (name, [])
         assert (name, "Traceback" in err, (out + err).strip() == "") == (name, False, False)
-        # What is JSON inside of a text for people has JSON's own escapes.
+        # JSON inside text for people has JSON's own escapes.
         seen = SEEN in (out + err).replace(r"\u001b", r"\x1b")
         assert (name, seen or not shows) == (name, True)
 
@@ -341,7 +341,7 @@ def test_the_log_is_harmless(place, tmp_path, command):
             stderr=output,
         )
     try:
-        # Both refuse the experiment whose declaration is none, and name it.
+        # Both refuse the experiment with an invalid declaration, and name it.
         wait_for(lambda: "not JSON" in log.read_text(encoding="utf-8"))
     finally:
         process.terminate()

@@ -48,7 +48,7 @@ def test_the_program_before_romul_is_installed_where_it_is_named(image):
     [installed] = [rest for word, rest in last_stage(image) if "apt-get install" in rest]
     assert "tini" in installed.split()
     services = yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"]
-    # A second one would be no PID 1.
+    # A second init process would not be PID 1.
     assert not any("init" in service for service in services.values())
 
 
@@ -99,7 +99,7 @@ def test_a_request_to_end_is_not_lost_before_python_listens(contained, system, i
     """The kernel drops a signal to a PID 1 without a handler; scale-down stops young pods first."""
     outer, first = contained(image, image, f"--redis={system.url}")
     os.kill(first, signal.SIGTERM)
-    # By the signal itself, or by its handler.
+    # Ended by the signal itself, or by its handler.
     assert outer.wait(60) in (128 + signal.SIGTERM, 0)
 
 

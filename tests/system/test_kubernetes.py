@@ -165,7 +165,7 @@ def assert_holds(manifests, components):
     worker = manifests["Deployment", "romul-worker"]["spec"]
     pod = worker["template"]["spec"]
     container = pod["containers"][0]
-    # KEDA alone sets that number.
+    # Only KEDA sets that number.
     assert ("replicas" in worker) == ("keda" not in components)
     assert (("ScaledObject", "romul-worker") in manifests) == ("keda" in components)
     assert container["resources"]["limits"].get("nvidia.com/gpu") == (

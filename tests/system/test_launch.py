@@ -144,7 +144,7 @@ async def test_a_worker_that_ends_again_and_again_ends_no_other(tmp_path, monkey
         with pytest.raises(RomulError, match="ended 5 times within 60 s"):
             await lasts(crew, good, 400)
         assert seconds[0] < 210
-    # Where each is needed, one is enough.
+    # If every process is needed, one that fails is enough.
     needed = processes.Member("bad", bad.arguments, {})
     crew = processes.Crew([needed], tmp_path)
     async with processes.running(crew):
@@ -309,7 +309,7 @@ async def test_where_ssh_cannot_be_started_the_workers_of_other_hosts_go_on(
     (tmp_path / "ssh").write_text(f"#!/bin/sh\ncat > {tmp_path}/told\necho > {tmp_path}/ended\n")
     (tmp_path / "ssh").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    # Longer than an argument of a program may be.
+    # Longer than the limit for an argument.
     hosts = ssh.Hosts(Fleet(workers=2, environment={"A": "x"}), ["h", "x" * 200_000])
     stop = asyncio.Event()
     with caplog.at_level(logging.WARNING, "romul.launch"):

@@ -49,9 +49,9 @@ def s3(server, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("AWS_ENDPOINT_URL", url)
-    # It keeps clients by what they were made with, which the address is no part of.
+    # It caches clients by their arguments, which do not include the address.
     s3fs.S3FileSystem.clear_instance_cache()
-    # What one server held the next one in the same process would hold too.
+    # Otherwise the next server in this process would have the data of this one.
     urlopen(Request(f"{url}/moto-api/reset", method="POST")).close()
     client = boto3.client("s3", endpoint_url=url)
     client.create_bucket(Bucket="romul")
@@ -182,7 +182,7 @@ def test_the_latest_checkpoints_stay_on_the_machine_and_no_others(s3, tmp_path, 
     monkeypatch.setattr(place._fs, "get", noted)
     assert (place.fetch(names[-1]) / "weights").read_text() == names[-1]
     assert got == []
-    # One that was damaged here comes again.
+    # A file that was damaged here is fetched again.
     (tmp_path / "a" / "fetched" / names[-1] / "weights").write_text("0-x-1-ab")
     assert (place.fetch(names[-1]) / "weights").read_text() == names[-1]
     assert got == [f"romul/e/{names[-1]}/weights"]
@@ -202,7 +202,7 @@ def test_a_search_runs_with_its_checkpoints_in_an_object_store(s3, system):
     assert system.meta()["reported"] == "24"
     assert system.meta()["causes"] == "{}"
     best = json.loads(system.meta()["best"])["checkpoint"]
-    # What no trial needs goes here too.
+    # Unneeded checkpoints are removed here, too.
     wait_for(lambda: system.client.zcard("romul:{e}:garbage") == 0, 60)
     left = {key.split("/")[1] for key in keys(s3)}
     assert best in left

@@ -238,7 +238,7 @@ async def test_without_it_a_trial_is_reported_before_the_next_one_is_taken(rig):
     await rig.queue(FIRST, SECOND)
     rig.begin(overlap=False, max_trials=2)
     await rig.until(lambda: ("storing begins", "0-0") in rig.trace)
-    # Heartbeats are sent; that is all.
+    # Nothing but heartbeats is sent.
     before = len(rig.store.seen.get("0-0", ()))
     await rig.until(lambda: len(rig.store.seen.get("0-0", ())) > before + 2)
     assert not (rig.folder / "1-0 trains").exists()

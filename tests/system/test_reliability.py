@@ -259,7 +259,7 @@ async def test_a_broker_that_does_not_answer_mqtt_5_is_spoken_to_in_the_older_ve
             reached.set()
 
     async with embedded_broker(tmp_path, kind="amqtt") as url:
-        # Without what its own URL says of it.
+        # Without the options in its URL.
         broker = Broker.parse(url.partition("?")[0])
         assert protocols(broker)[0] == ProtocolVersion.V5
         lasting = MqttConnection(broker, "w", [], receive, on_change=note)
@@ -284,7 +284,7 @@ def test_an_operator_drains_a_worker_over_the_broker(system, broker):
     assert worker.wait(30) == 0
     [line] = wait_for(lambda: system.history(event="released"))
     assert line["reason"] == "drained"
-    # Who asked for it stands in the history.
+    # The history names who requested it.
     [asked] = wait_for(lambda: system.history(event="drain"))
     assert asked["worker"] == "w"
     assert asked["by"]
@@ -300,7 +300,7 @@ def test_an_operator_drains_a_worker_over_the_broker(system, broker):
 
 @pytest.fixture
 def own_server(background, tmp_path):
-    """A durable server for one test: (url, a function that kills it and restarts it later)."""
+    """A durable server for one test: (url, a function that kills and restarts it)."""
     port, made = free_port(), []
 
     def start():
@@ -448,7 +448,7 @@ def test_a_mount_that_refuses_for_a_while_costs_no_trial(system):
     wait_for(lambda: int(system.meta().get("reported", 0)) >= 4)
     mount, away = system.folder / "checkpoints", system.folder / "away"
     mount.rename(away)
-    # A link to itself refuses even root's use.
+    # Even root cannot use a link to itself.
     mount.symlink_to(mount)
     wait_for(lambda: json.loads(system.meta().get("causes") or "{}").get("no_room", 0) >= 2)
     wait_for(lambda: system.presence("w").get("state") == "no storage")
@@ -493,7 +493,7 @@ def test_dead_messages_are_listed_tried_again_and_dropped(system):
     assert "not MessagePack" in system.call("dead", "list", "e").stdout
     output = system.call("dead", "retry", "e", "--all").stdout
     assert "1 put back, 1 too long" in output
-    # It is as dead as before.
+    # It is still a dead letter.
     wait_for(lambda: system.client.xlen("romul:{e}:dead") == 2)
     assert system.call("dead", "drop", "e").returncode == 2
     assert system.call("dead", "drop", "e", "1-1").returncode == 3

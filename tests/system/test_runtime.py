@@ -261,7 +261,7 @@ def test_a_worker_imports_only_what_it_allows(system):
     for look in (("show", "e"), ("top", "e", "--once"), ("workers", "e"), ("doctor",)):
         # `top` folds its lines at the terminal's width.
         assert f"picky: {why}" in " ".join(system.call(*look).stdout.split())
-    # It counts as no worker.
+    # It does not count as a worker.
     assert system.as_json("status")[0]["workers"] == 0
     alarms = system.as_json("top", "e")["alarms"]
     assert alarms[:2] == ["no worker is alive", f"workers that do not serve it: picky: {why}"]
@@ -322,7 +322,7 @@ def test_pause_resume_and_stop(system):
     wait_for(lambda: len(outcomes(system)) > 4)
     assert system.call("pause", "e").returncode == 0
     system.wait_for_status("paused")
-    # What is in training ends, and what a worker took before it knew; then nothing moves.
+    # Running trials end, and those leased before the pause was known; then nothing changes.
     wait_for(
         lambda: (
             not any("training" in v for v in system.client.hvals("romul:{e}:workers"))

@@ -414,7 +414,7 @@ def test_two_searches_run_on_a_cluster(cluster_url, tmp_path):
             assert system.meta(name)["reported"] == "60"
         output = json.loads(system.call("status", "--json").stdout)
         assert [row["status"] for row in output] == ["finished"] * 3
-        # One that cannot be read does not hide the others.
+        # An unreadable experiment does not hide the others.
         client.hset("romul:{two}", "spec", "{}")
         output = json.loads(system.call("status", "--json").stdout)
         assert [bool(row["reason"]) for row in output] == [False, False, True]
@@ -512,7 +512,7 @@ async def test_a_server_behind_tls_is_trusted_by_an_authority_of_ones_own(system
         code, _, said = await status(secured)
         assert (code, "SSL_CERT_FILE to" in said) == (3, True), said
         assert "the server has a certificate that is not trusted here" in said
-        # To wait would not help.
+        # Waiting would not help.
         ended = await asyncio.to_thread(system.call, "worker", "--redis", secured)
         assert (ended.returncode, "SSL_CERT_FILE to" in ended.stderr) == (3, True), ended.stderr
         store = RedisStore(secured)
@@ -573,7 +573,7 @@ def test_a_server_that_hangs_keeps_its_data_to_itself(tmp_path, monkeypatch):
             try:
                 with pytest.raises(StoreError, match="but does not answer"):
                     await asyncio.to_thread(check_idle, tmp_path)
-                # Nor is the file that names it what protects it.
+                # It is not the URL file that protects the server.
                 (tmp_path / "redis.url").unlink()
                 with pytest.raises(StoreError, match="but does not answer"):
                     async with server_of(tmp_path):
@@ -588,7 +588,7 @@ def test_a_server_that_hangs_keeps_its_data_to_itself(tmp_path, monkeypatch):
 
 
 def test_a_server_whose_parent_was_killed_is_waited_for(tmp_path):
-    # It has locked its data until it has ended.
+    # It keeps its data locked until it has ended.
     data = tmp_path / "redis"
     data.mkdir()
     holder = subprocess.Popen(["flock", data / "server.lock", "sleep", "1"])

@@ -100,7 +100,7 @@ def test_a_finished_search_is_shown_as_it_was(stored, system, tmp_path):
     decided = next(line for line in exported if line.get("why", {}).get("rule") == "explored")
     explained = told_by(system, "explain", "finished", decided["trial"])
     assert str(decided["why"]["copied"]) in explained
-    # What only an older version's rules said is still shown.
+    # Reasons that only rules of an older version gave are still shown.
     paced = next(line for line in exported if "bar" in line.get("why", {}))
     explained = " ".join(told_by(system, "explain", "finished", paced["trial"]).split())
     assert f"no worse than {paced['why']['bar']:.4g}, the limit for giving up" in explained

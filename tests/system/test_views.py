@@ -113,7 +113,7 @@ def test_operators_actions_and_lost_workers_stand_in_history(running):
     extended = running.call("extend", "seen", "--steps", "400")
     assert "seen: 400 steps requested" in extended.stdout
     running.wait_for_status("running", "seen")
-    # What came in between the two is queued again by the next reconciliation.
+    # Trials lost between the two are queued again by the next reconciliation.
     wait_for(lambda: len(running.history("seen", "result")) > n + 10)
     running.call("stop", "seen")
     running.wait_for_status("stopped", "seen")
@@ -214,7 +214,7 @@ def test_top_and_history_come_through_a_restart_of_the_server(background, tmp_pa
             assert system.call("pause", "e").returncode == 0
             assert top.shows(b"paused"), top.seen.decode()
             wait_for(lambda: "UTC  pause " in history.log.read_text())
-            # It is said once, however often it is tried.
+            # It is logged once, regardless of the number of retries.
             assert history.log.read_text().count("trying again") == 1
             assert system.call("stop", "e").returncode == 0
             assert history.wait(60) == 0
@@ -362,12 +362,12 @@ def test_a_trial_that_a_worker_has_is_in_training_in_every_view(system):
         assert sum("queued" in row for row in rows) == 3, look
     in_full = system.call("show", "e", slot).stdout
     assert "training, queued" in in_full
-    # Programs get what is stored.
+    # The JSON output has the stored values.
     slots = system.as_json("show", "e")["slots"]
     assert {stored["status"] for stored in slots} == {"queued"}
     worker.kill()
     worker.wait()
-    # What a dead worker said last is no more said as if it were so.
+    # The last announcement of a dead worker is no longer shown as current.
     said = {**system.presence("w"), "seen_ms": 1000 * (system.client.time()[0] - 600)}
     system.client.hset("romul:{e}:workers", "w", json.dumps(said))
     assert "w, lost, last heartbeat" in system.call("show", "e", slot).stdout
@@ -397,7 +397,7 @@ def test_what_cannot_be_served_is_shown_with_its_reason_until_it_is_mended(syste
     slot = "romul:{bad}:slot:3"
     right = system.client.hget(slot, "memory")
     system.client.hset(slot, "memory", '{"born": "yesterday"}')
-    # Another actor reads anew what this one still holds.
+    # Another actor rereads what this one still holds in memory.
     actor = system.actor()
     words = """experiment 'bad', slot 3: field 'memory' holds '{"born": "yesterday"}'"""
     wait_for(lambda: words in system.meta("bad").get("fault", ""))
@@ -408,7 +408,7 @@ def test_what_cannot_be_served_is_shown_with_its_reason_until_it_is_mended(syste
     assert words in system.call("status").stdout.replace("\n", "")
     shown = " ".join(system.call("top", "bad", "--once").stdout.split())
     assert "cannot serve it: experiment 'bad', slot 3: field 'memory'" in shown
-    # Why attempts ended stands in no slot.
+    # A slot does not store why attempts ended.
     step = system.client.hget(slot, "step")
     system.client.hset(slot, "step", "x")
     assert system.as_json("failures", "bad")["causes"] == {}

@@ -12,7 +12,7 @@ def train(trial):
     if how == "asks for too much":
         torch.empty(2**50, dtype=torch.uint8, device=device)
     if how == "reads beyond the end":
-        # The process can use its GPU no more after this.
+        # After this the process can no longer use its GPU.
         rows = torch.zeros(4, device=device)[torch.tensor([2**20], device=device)]
         rows.sum().item()
     if how == "hangs":

@@ -18,7 +18,7 @@ SMALL100 = replace(CIFAR100, images=(200, 100))
 class Python2(pickle._Pickler):
     """Writes bytes as Python 2 wrote its strings."""
 
-    # What Pickler's own stubs leave out.
+    # Missing in the type stubs of Pickler.
     write: Any
     memoize: Any
     dispatch: ClassVar[dict[Any, Any]] = dict(pickle._Pickler.dispatch)

@@ -274,7 +274,7 @@ def test_of_two_actors_one_gives_way_and_searches_are_spread_over_both():
     led = {actor: sum(leads(f"search-{n}", actor, actors) for n in range(300)) for actor in actors}
     assert sum(led.values()) == 300
     assert min(led.values()) > 60
-    # Of a version of its own, and of one that no actor made.
+    # With a version of its own, and with one that no actor wrote.
     assert not gives_way("e", "a", f"17-3.42.{nonce_of('a', 7)}")
     assert not gives_way("e", "a", "17-3.0.")
 
@@ -295,16 +295,16 @@ def test_an_actor_that_was_outrun_leaves_the_inbox_to_the_other_for_a_moment(fir
         await train(store, 4)
         store.rival = pauses
         await actor.turn()
-        # What it had read itself it decides: no other one would.
+        # It decides what it had read itself, since no other actor would.
         assert (actor.outrun, (await store.load("e")).meta["reported"]) == (1, "4")
         await store.send("e", encode(Control(action="resume", by="me")))
         began_s = asyncio.get_running_loop().time()
         while (await store.load("e")).meta["status"] == "paused":
             await actor.turn()
         waited_s = asyncio.get_running_loop().time() - began_s
-        # Twice at most: what it has decided itself since looks like the other one's.
+        # Twice at most, because its own later decisions look like those of the other actor.
         assert (GIVE_WAY_S <= waited_s < 2 * GIVE_WAY_S + 0.2) if first else waited_s == 0.0
-        # The other one has gone: it does so no more.
+        # The other actor has ended, so this one no longer gives way.
         await store.send("e", encode(Control(action="pause", by="me")))
         await actor.turn()
         assert (await store.load("e")).meta["status"] == "paused"
@@ -325,10 +325,10 @@ def test_an_inbox_is_left_for_as_long_as_the_other_actor_goes_on():
         assert actor.outrun == 1
         for _ in range(20):
             await train(store, 1)
-            # Both look; the one that was outrun reads nothing.
+            # Both actors look; the slower one reads nothing.
             await actor.turn()
             await other.turn()
-        # Each once: the other one had not seen what the first one still decided.
+        # Once each: the other actor had not seen what the first one still decided.
         assert (actor.outrun, other.outrun) == (1, 1)
         assert not await store.pending("e", "a", BATCH)
 
@@ -359,7 +359,7 @@ async def test_an_experiment_that_is_removed_meanwhile_is_forgotten(clock):
     store.rival = removes
     await actor.turn()
     assert await store.experiments() == {}
-    # One of the same name is another one.
+    # An experiment of the same name is a different one.
     await submit(store, population=5)
     await actor.turn()
     assert len(await attempts(store)) == 5
@@ -516,7 +516,7 @@ async def test_an_experiment_whose_data_fail_does_not_hold_up_the_others(clock, 
     await train(store, 4)
     await actor.turn()
     assert len(await lines(store, history.TrialReported)) == 4
-    # It is tried again and again: once its data are right, it goes on as if nothing had been.
+    # The actor keeps trying: when the data is repaired, the experiment continues normally.
     store.call = ""
     clock.passes(TAKE_OVER_MS)
     await actor.turn()
@@ -548,7 +548,7 @@ async def test_leases_and_offers_of_a_damaged_experiment_do_not_hold_up_those_of
     await actor.turn()
     [line] = await lines(store, history.TrialFailed)
     assert (line.worker, line.reason) == ("gone", "lost")
-    # And the other one's offers were released.
+    # The offers of the other experiment were released.
     assert "fault" in store.memory.find("bad").meta
     assert actor._searches["e"].release_s == math.inf
 
@@ -834,7 +834,7 @@ async def test_an_attempt_that_is_nowhere_is_queued_again(store):
     _, leased = await lease(store)
     held, ended = await lease(store)
     await report(store, held, ended)
-    # The other two leave the queue, and no worker has them.
+    # Remove the other two from the queue without giving them to a worker.
     lost = []
     for _ in range(2):
         gone, trial = await lease(store)
@@ -876,7 +876,7 @@ async def test_whatever_is_on_its_way_is_not_missing(store):
     assert [(m.trial, m.attempt) for m in missing_attempts(kept, nothing)] == [
         (f"{i}-0", 1) for i in range(4)
     ]
-    # A slot that waits has no attempt to miss.
+    # A waiting slot has no attempt that could be missing.
     await actor.turn()
     kept = (await load(store, "e")).population
     assert [m.slot for m in missing_attempts(kept, nothing)] == [

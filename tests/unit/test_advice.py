@@ -54,7 +54,7 @@ FEWER = "fewer slots (population) or more trials"
         ),
         ("romul", 73, 30, None),
         ("truncation", 12, 30, None),
-        # The steps are what is few.
+        # Here `steps` is the limit.
         ("romul", 24, 3, f"steps = 3: {CHANGE} 2 times"),
         ("romul", 99, 3, f"steps = 3: {CHANGE} 2 times"),
     ],

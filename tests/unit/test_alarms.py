@@ -112,7 +112,7 @@ def test_a_search_without_an_actor_is_seen_by_the_age_of_its_oldest_event():
     for status in ("running", "paused"):
         assert found(idle, few, undecided_s=66, status=status) == [("warning", words)]
     assert alarm(seen(idle, few, undecided_s=66)) == words
-    # It is said once, and not of what an actor reads or nothing has to decide.
+    # It is shown once, and not if an actor reads the inbox or nothing is undecided.
     many = found(idle, {"inbox": 1 + BACKLOG * FEW_SLOTS}, undecided_s=66)
     assert many == [("warning", words.replace("8", "101"))]
     assert found(idle, few, undecided_s=66, fault="f") == [("fault", "f")]

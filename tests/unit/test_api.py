@@ -100,7 +100,7 @@ def test_every_error_that_the_public_names_document_can_be_caught_by_its_public_
 
 def test_a_type_checker_sees_the_public_names_and_no_others():
     body = ast.parse(Path(romul.__file__).read_text()).body
-    # A `__getattr__` that it sees would make any name right.
+    # A visible `__getattr__` would make every name valid for the type checker.
     assert "__getattr__" not in {node.name for node in body if isinstance(node, ast.FunctionDef)}
     seen = {
         alias.asname or alias.name
@@ -128,7 +128,7 @@ def test_a_traceback_shows_the_line_of_a_cell(tmp_path):
     exec(compile("".join(lines), cell, "exec"), made)
     linecache.cache[cell] = (1, None, lines, cell)
     handed.write(tmp_path / "task", made["train"], None)
-    # As in the process of a worker, which knows nothing of cells.
+    # As in a worker's process, which has no cells of the notebook.
     del linecache.cache[cell]
     body = (tmp_path / "task" / handed.PICKLE).read_bytes()
     train, _ = handed.read(tmp_path / "task" / handed.PICKLE, hashlib.sha256(body).hexdigest())
@@ -235,7 +235,7 @@ momentum = { type = "float", min = 0, max = 0.99, when = { "optimizer.kind" = "s
         "level",
         "optimizer.kind",
     }
-    # What TOML has no word for: null, and a list as one choice.
+    # Values that TOML cannot express: null, and a list as one choice.
     odd = romul.Population({"x": romul.Choice(None, [1, 2], "1", 1)}, steps=2)
     seen = [odd.ask().hyperparameters["x"] for _ in range(8)]
     assert {repr(value) for value in seen} <= {"None", "[1, 2]", "'1'", "1"}
@@ -352,7 +352,7 @@ def test_wrong_arguments_of_other_calls_are_named(tmp_path):
 
 
 def test_a_search_that_may_not_pay_is_warned_of_where_it_was_called(tmp_path):
-    # Refused after the declaration was looked at.
+    # Refused after the declaration was checked.
     url = "http://127.0.0.1"
     for steps, n in ((9, 1), (10, 0)):
         with warnings.catch_warnings(record=True) as caught:
@@ -453,7 +453,7 @@ def test_without_a_clock_the_order_of_results_alone_decides():
         return sorted(found, key=repr)
 
     assert moves(1) == moves(1)
-    # Every step waits for all: even the order is of no consequence.
+    # Every step waits for all slots, so even the order does not matter.
     assert moves(1) == moves(2)
 
 
@@ -545,7 +545,7 @@ def test_what_another_thread_says_meanwhile_is_not_lost(monkeypatch, how):
 
     def decided(before, event):
         if not others:
-            # In the midst of one thread's call another one calls: it waits, or it is done.
+            # Another thread calls during one thread's call: it waits, or it is served.
             arrived.clear()
             others.append(threading.Thread(target=say))
             others[0].start()

@@ -394,7 +394,7 @@ def test_a_killed_run_goes_on_and_comes_to_the_same_bytes(tmp_path, monkeypatch)
         running.wait()
         wait_for(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
     finally:
-        # Where they do not end with their parent, they would wait at the gate for ever.
+        # If they did not end with their parent, they would wait at the gate forever.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(running.pid, signal.SIGKILL)
         running.wait()
@@ -404,7 +404,7 @@ def test_a_killed_run_goes_on_and_comes_to_the_same_bytes(tmp_path, monkeypatch)
     again = called(*arguments, "--results", str(killed))
     assert "the last line was incomplete and has been dropped" in " ".join(again.stderr.split())
     assert killed.read_bytes() == whole.read_bytes()
-    # Nothing is left to play: the same table from the same file.
+    # No run is missing, so the same file gives the same table.
     assert called(*arguments, "--results", str(killed)).stdout == again.stdout
     assert killed.read_bytes() == whole.read_bytes()
 
@@ -427,7 +427,7 @@ def test_the_command_writes_its_table_its_page_and_its_runs(tmp_path):
     runs = [json.loads(run) for run in (tmp_path / "runs.jsonl").read_text().splitlines()]
     assert {run["seed"] for run in runs} == {5, 6, 7}
     assert {run["steps"] for run in runs} == {3}
-    # "rising" stands on the reporting half.
+    # "rising" belongs to the reporting half.
     assert "at most twice" in " ".join(done.stderr.split())
     shown = called(*arguments)
     assert "Over all problems" in shown.stdout

@@ -70,7 +70,7 @@ def test_more_slots_are_forked_when_the_search_runs(optimizer):
     assert [line.why["rule"] for line in joined] == ["joined"] * 3
     run.to_the_end(bowl)
     assert all(slot.status == "done" for slot in run.population.slots)
-    # Not once more at the next resume.
+    # It is not applied again at the next resume.
     assert len(run.population.slots) == 11
 
 
@@ -187,7 +187,7 @@ def test_a_record_of_a_changed_run_is_decided_again_the_same():
     record = Record(stored, 0, run.history, [], 1.0)
     assert verify(record).parting is None
     assert fork(record, []).changed == 0
-    # What is named counts at each event, though the run ended with it, and nothing else does.
+    # A named value counts at each event, even if the run ended with it; nothing else changes.
     before_the_change = 3 * 11
     assert 0 < fork(record, ["factor=0.2"]).changed <= before_the_change
     assert fork(record, ["factor=0.2", "power=4.0"]).changed == fork(record, ["factor=0.2"]).changed
@@ -206,7 +206,7 @@ def test_a_record_whose_bounds_were_changed_is_decided_with_others():
     declared = DECLARED.model_copy(update={"initial": ()})
     stored = redeclare(declared, settings(declared), run.population.settings)
     record = Record(stored, 0, run.history, [], 1.0)
-    # What is named as it was changes nothing; one parameter's bounds leave the other's alone.
+    # Naming a current value changes nothing; changing one parameter's bounds keeps others.
     assert fork(record, ["space.y.max=1.0"]).changed == 0
     assert fork(record, ["optimizer.options.power=4.0"]).changed == 0
     as_it_ended = fork(record, ["space.x.max=0.5"])

@@ -40,7 +40,7 @@ def test_a_hundred_schedules_break_nothing(tmp_path):
     assert (done.returncode, output["broken"]) == (0, [])
     assert (output["seeds"], output["faults"]) == (SEEDS, 25 * SEEDS)
     assert output["trials"] >= 48 * SEEDS
-    # It would prove nothing if nothing had happened.
+    # The test would prove nothing if nothing had happened.
     assert {"lost", "preempted", "missing"} <= output["causes"].keys()
 
 
@@ -278,7 +278,7 @@ MUTANTS = [
     partial_checkpoint_taken_for_the_start,
     drained_worker_says_nothing,
 ]
-# Rarely harmful among other faults: it is sought where nothing else breaks.
+# It is rarely harmful among other faults, so it is tested without them.
 ALONE = {versions_that_come_again: "store loses writes"}
 
 
@@ -437,7 +437,7 @@ def test_a_frozen_machine_trains_nothing_until_its_freeze_ends(second):
 
 
 def test_the_modules_are_what_the_mutants_think():
-    # A mutant of another signature would be found for the wrong reason.
+    # A mutant with a different signature would be found for the wrong reason.
     assert asyncio.iscoroutinefunction(MemoryStore.sweep)
     assert asyncio.iscoroutinefunction(Attempt._beat)
 

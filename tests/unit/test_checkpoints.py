@@ -71,7 +71,7 @@ def test_one_that_two_remove_at_once_is_gone(checkpoints, monkeypatch, call):
     published(checkpoints)
 
     def removed(path, **options):
-        # The other one comes between a look and a removal.
+        # The other worker acts between the check and the removal.
         monkeypatch.undo()
         checkpoints._fs.rm(f"{checkpoints._root}/0-0-1", recursive=True)
         raise FileNotFoundError(path, options)
@@ -225,7 +225,7 @@ def refused(folder):
     """A folder that this process may not use."""
     folder.chmod(0)
     user = os.geteuid()
-    # Root may use all.
+    # Root can access everything.
     os.seteuid(65_534 if user == 0 else user)
     try:
         yield
@@ -288,7 +288,7 @@ def test_a_link_to_itself_in_a_tasks_folder_is_no_outage(checkpoints, name):
 
 def test_a_path_that_is_too_long_is_no_outage(checkpoints):
     folder = checkpoints.begin("0-1-1")
-    # Too long as a whole, though each part of it can be made from the one above.
+    # The whole path is too long, although each part can be created from its parent.
     handle = os.open(folder, os.O_RDONLY)
     for _ in range(20):
         os.mkdir("d" * 250, dir_fd=handle)

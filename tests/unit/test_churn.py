@@ -127,7 +127,7 @@ def test_a_warning_comes_before_the_departure_and_after_the_arrival():
     ]
     again = with_notice(with_notice(changes, 30.0), 30.0)
     assert sum(c.what == "notice" for c in again) == 2
-    # Each stay of a machine by itself.
+    # Each stay of a machine separately.
     stays = [
         Change(0.0, "a", "arrives"),
         Change(100.0, "a", "leaves"),

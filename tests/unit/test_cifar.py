@@ -173,7 +173,7 @@ def test_a_trial_cut_short_within_an_epoch_ends_as_if_it_never_had_been(small, t
     whole = attempt(tmp_path / "whole", context, data)
     paused = attempt(tmp_path / "part", context, data, _stopping=After(batches))
     assert paused == Paused(batches / BATCHES)
-    # What is drawn in between by something else does not matter.
+    # Random numbers that other code draws in between do not matter.
     torch.rand(100)
     go_on = {"parent": tmp_path / "part", "start": paused.at}
     rest = attempt(tmp_path / "rest", context, data, resumed=True, **go_on)

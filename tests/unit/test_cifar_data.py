@@ -111,7 +111,7 @@ def test_a_file_that_would_run_something_is_refused(tmp_path, name, hostile, pro
     content = {**cifar_files.batch(SMALL10, 40, 0), b"more": hostile(file)}
     (folder / "data_batch_3").write_bytes(pickle.dumps(content, protocol))
     module, function = name.split(".")
-    # Python 2 called it so.
+    # The name in Python 2.
     module = module.replace("builtins", "(builtins|__builtin__)")
     wanted = rf"data_batch_3: .*it names {module}[\w.]*\.{function}, which no batch needs"
     with pytest.raises(DataError, match=wanted):
@@ -228,7 +228,7 @@ def test_an_archive_is_unpacked_beside_itself(packed):
     assert (len(train.labels), len(test.labels)) == (200, 60)
     assert names(place) == [layout.folder, layout.archive]
     assert names(place / layout.folder) == sorted((*layout.train, *layout.test, *layout.other))
-    # The archive itself may be named too, and is needed no more.
+    # The archive itself can be given, too, and is no longer needed afterwards.
     assert locate(layout, place / layout.archive) == place / layout.folder
     (place / layout.archive).unlink()
     assert locate(layout, place) == place / layout.folder
@@ -282,7 +282,7 @@ def test_an_archive_is_downloaded_once_for_all_workers(tmp_path, server):
         found = list(pool.map(lambda _: load(layout, place, download=True), range(4)))
     assert {len(train.labels) for train, _ in found} == {200}
     assert names(place) == [layout.folder]
-    # Once there, no network is needed.
+    # With the files in place, no network is needed.
     (served / SMALL100.archive).unlink()
     load(layout, place, download=True)
 

@@ -165,7 +165,7 @@ def test_the_mean_over_problems_is_surer_than_one_problem():
 
 def test_other_problems_are_less_sure_than_other_seeds():
     full = scores()
-    # One problem is won always, the other one never: so may another pair of problems be.
+    # One problem is always won, the other never; another pair of problems can be either.
     full["two"]["worse"] = by_seed([-1.0] * 20)
     found = compare(full, "ours")
     assert found.over_all["worse"] == Share(0.5, 0.5, 0.5, 0.5)

@@ -37,7 +37,7 @@ async def test_a_name_is_looked_for_among_local_runs_and_no_other_run_is_named(
     assert str(unknown.value).startswith(
         "no local run 'other' in runs: there are mine; and no server was found"
     )
-    # Where no search is named, as for workers, none is offered.
+    # Without a search's name, as for workers, no search is offered.
     with pytest.raises(StoreUnavailableError, match="no Redis or Valkey server") as refused:
         async with connection.connected(NOWHERE):
             pass

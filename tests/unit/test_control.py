@@ -66,7 +66,7 @@ def test_a_trial_keeps_what_it_began_with_when_bounds_move_its_place(seed):
     run_.tell(run_.result(0, 1.0))
     run_.tell(Control(action="bounds", by="me", parameter="x", low=0.8, high=0.9))
     assert run_.population.best.hyperparameters == begun[0]
-    # As it is stored meanwhile, and read by another actor.
+    # As if it had been stored meanwhile, and read by another actor.
     assert reread(run_.population) == run_.population
     run_.tell(run_.released(1))
     assert (run_.trials[1].attempt, run_.trials[1].hyperparameters) == (2, begun[1])

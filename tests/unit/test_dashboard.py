@@ -135,7 +135,7 @@ def test_no_page_of_another_site_can_show_the_dashboard_in_a_frame():
         assert (
             status(ask(guard, sec_fetch_site=site, sec_fetch_dest="document", **navigation)) == 200
         )
-    # A browser that sends no such headers is told with each answer.
+    # Browsers that do not send these headers are told by a header of each response.
     headers = dict(ask(guard)[0]["headers"])
     assert headers[b"x-frame-options"] == b"DENY"
     assert headers[b"content-security-policy"] == b"frame-ancestors 'none'"
@@ -434,7 +434,7 @@ def test_the_slots_of_an_extended_search_are_shown_as_the_core_has_them(fed, opt
     shown(Control(action="change", population=4))
     assert end(4, 0, 1, 2, 3)[4] == "parked"
     assert end(0, 1, 2) == ["done", "done", "done", "queued", "parked"]
-    # Of a search that goes on they wait for the rest of their pool, or go on.
+    # If the search continues, they wait for the rest of their pool, or continue.
     assert "done" not in shown(Control(action="extend", steps=9))
     end(3)
     end(0, 1, 2, 3)
@@ -540,6 +540,6 @@ def test_no_markup_in_what_a_task_says_is_read():
         shown = verbatim(text)
         assert shown.text == text.replace("\x1b", r"\x1b")
         assert [e for e in client.elements.values() if "innerHTML" in e.props] == []
-        # What it is used in place of.
+        # The element that it replaces.
         ui.code(text, language="text")
         assert [e for e in client.elements.values() if "<img" in e.props.get("innerHTML", "")]

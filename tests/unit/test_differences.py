@@ -50,7 +50,7 @@ def test_what_can_be_changed_is_translated():
         bounds={"rate": (1e-4, 0.5), "width": (16.0, 512.0), "rates": (0.5, 1.0)},
         steps=60,
         population=12,
-        # The one that is left out is the default's again.
+        # The omitted option has its default again.
         constants={"factor": 0.3, "power": 4.0},
     )
     assert found

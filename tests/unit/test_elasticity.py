@@ -231,7 +231,7 @@ def test_a_trial_cut_short_goes_on_from_its_partial_checkpoint():
     assert (trial.attempt, trial.parent, trial.start, trial.stop) == (2, "0-1-1-p", 1.5, 2.0)
     assert trial.resumed
     assert "0-1-1-p" in run.population.needed_checkpoints()
-    # Given back again without a newer one, it still goes on from there.
+    # Released again without a newer one, the trial still continues from there.
     run.tell(run.released(0))
     assert (run.trials[0].attempt, run.trials[0].start) == (3, 1.5)
     # If it cannot be read the trial starts over, and no attempt is counted.

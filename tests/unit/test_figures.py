@@ -103,7 +103,7 @@ def test_each_name_is_warned_of_once_and_many_are_counted():
     assert left_out.new("f", {"a": "str"}) == {"a": "str"}
     left_out.forget("f")
     assert left_out.new("f", {"a": "str"}) == {"a": "str"}
-    # A task that calls its figures otherwise in each trial is not warned of for ever.
+    # A task with new names of figures in each trial does not cause endless warnings.
     found = [left_out.new("e", {f"{n}": "str"}) for n in range(2 * MAX_WARNED)]
     assert sum(map(len, found)) == MAX_WARNED - 2
     words = in_words({f"k{n}": "str" for n in range(12)})

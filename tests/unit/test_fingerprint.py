@@ -150,6 +150,6 @@ def test_long_and_deep_values_are_read_in_part_in_a_fixed_order():
     pairs = [[f"token{i}", {(i, "a"): i}] for i in range(many)]
     assert digest(pairs, chain) == digest([*pairs], chain)
     assert digest(pairs, chain) != digest(pairs[:-1], chain)
-    # What comes so late counts by its type alone.
+    # Objects at this depth count by their type only.
     assert digest([*pairs[:-1], ["other", {}]], chain) == digest(pairs, chain)
     assert digest([["other", {}], *pairs[1:]], chain) != digest(pairs, chain)

@@ -130,7 +130,7 @@ def test_another_space_takes_what_it_can(former):
         assert values["rate"] >= 0.5
         assert values["kind"] in ("c", "d")
         assert set(values) == {"rate", "kind", "momentum"}
-    # What is not known is drawn, by the seed.
+    # Unknown values are drawn, from the seed.
     assert len({values["momentum"] for values in experiment.initial}) == 4
     assert inherit(declared(space=other), former, no_copies) == experiment
     seeded = inherit(declared(space=other, seed=1), former, no_copies)

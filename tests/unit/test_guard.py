@@ -118,9 +118,9 @@ def test_what_is_guarded_in_words(space, said):
         ({"lr": {"actor": log(), "critic": log()}, "clip": log()}, "lr.actor, lr.critic"),
         ({"rate": {"actor": log()}, "eta": LINEAR}, "rate.actor"),
         ({"lr": {"list": {**log(), "size": 2}}, "eta": LINEAR}, "lr.list"),
-        # The rule does not hold it up, where a declaration ends the guess.
+        # A declaration disables the fallback, which would guard all logarithmic scales.
         ({"lr": {"actor": log()}, "x": {**LINEAR, "guarded": False}}, "lr.actor"),
-        # Each says it itself, is held up, or is no rate in any reading.
+        # Each one declares it, is guarded, or is no rate under any reading.
         ({"lr": {"actor": log(guarded=False), "critic": log(guarded=True)}, "eta": LINEAR}, None),
         ({"optimizer": {"lr": log(), "decay": log()}, "clip": {"decay": log()}}, None),
         ({"lr": {"momentum": LINEAR, "batch": BATCH}, "eta": LINEAR}, None),

@@ -157,7 +157,7 @@ def _steps_without_counting(model, optimizer):
 
 
 def _changes_statistics(model, optimizer):
-    # Counted nowhere: not the batch, nor the write.
+    # Neither the batch nor the write is counted anywhere.
     norm = model.norm
     torch.nn.functional.batch_norm(
         torch.randn(5, 40), norm.running_mean, norm.running_var, training=True
@@ -358,7 +358,7 @@ async def test_a_task_whose_momentum_does_not_count_trains_without_its_parents(t
     cold = await trainer.train(e, trial(step=1, parent=first.checkpoint))
     assert [x.restored.warm for x in (warm, cold)] == [True, False]
     assert [x.metrics["momentum"] for x in (first, warm, cold)] == [0.9, 0.0, 0.0]
-    # Along a schedule, too.
+    # Also with a schedule.
     stretches = [Stretch(0.0, 1.0, {"x": 0.5, "momentum": 0.9}), Stretch(1.0, 2.0, {"x": 0.5})]
     schedule = Schedule("e", "conditional", "loss", "minimize", "epoch", {}, stretches)
     again = await train(schedule, str(tmp_path / "checkpoints"), trainer)

@@ -114,7 +114,7 @@ def test_all_optimizers_search_it(kind, optimizer):
     assert len(trials) == 8 * 5
     for trial in trials:
         check(space, trial.hyperparameters)
-    # It is searched indeed: at the start, and later on unless it must not be.
+    # It varies at the start, and later on, too, if it is mutable.
     assert len({identity(trial.hyperparameters) for trial in trials}) > 1
 
 
@@ -192,7 +192,7 @@ def test_other_bounds_are_searched_or_refused(kind):
     changed = kind in NEW_BOUNDS
     said = run.of(BoundsChanged | ControlIgnored)
     assert [type(line) for line in said] == [BoundsChanged if changed else ControlIgnored]
-    # What is out ends as it began.
+    # Trials that were already leased keep their values.
     for slot in run.queued():
         run.tell(run.result(slot, loss(run.trials[slot].hyperparameters)))
     later = []

@@ -42,7 +42,7 @@ def test_a_toy_steps_the_same_from_the_same_and_never_beats_its_best(toy):
 
 
 def test_the_known_bests_are_those_of_their_problems():
-    # A constant rate is one of all schedules, and far from the best of them.
+    # A constant rate is one possible schedule, and far from the best.
     step = TOYS["noisy-quadratic"].step
 
     def constant(rate):
@@ -87,7 +87,7 @@ def test_every_optimizer_plays_and_a_job_comes_out_the_same(optimizer, condition
     assert play(job) == first
     assert len(first.curve) == 10
     assert set(first.schedule) == set(TOYS["mixed"].space)
-    # Slow workers and lost trials take their time.
+    # Slow workers and lost trials cost time.
     assert (first.makespan > 1.2 * 10) == (conditions is ASYNCHRONOUS)
 
 

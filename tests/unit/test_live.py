@@ -48,7 +48,7 @@ async def test_in_a_pipe_a_line_is_printed_where_something_has_changed(client, m
         for _ in range(3):
             await actor.turn()
             assert not await view.refresh()
-        # What stops a search is said at once.
+        # The reason for a stop is shown at once.
         monkeypatch.setattr(live, "LINE_S", 1e9)
         for request in (client.pause, client.resume):
             await request("cg")

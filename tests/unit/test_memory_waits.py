@@ -55,7 +55,7 @@ async def test_what_no_call_waits_for_any_more_leaves_nothing(begin):
     assert begun[2][0].done()
     for wait, whole in begun[2:]:
         waits.end(wait, whole)
-    # One that ends twice, or was taken out already.
+    # A wait that ends twice, or was already removed.
     waits.end(*begun[0])
     assert waits._groups == waits._by_name == {}
     waits.end_first("e")

@@ -126,7 +126,7 @@ def test_azure_events_of_other_machines_of_the_group_do_not_count(cloud):
     own = [azure_event("Terminate", later), azure_event("Preempt", soon, "gpu_0", "gpu_1")]
     answers[AZURE_EVENTS] = json.dumps({"Events": [others, *own]})
     assert 55 < azure.seconds_left() <= 60
-    # The name does not change: it is asked for once.
+    # The name does not change, so it is requested once.
     assert sum("compute/name" in path for _, path, _ in seen) == 1
 
 
@@ -243,7 +243,7 @@ async def test_a_source_that_talks_nonsense_does_not_keep_the_others_notices(
         file.write_text("5")
         await watching
     assert heard == [5.0]
-    # Said once, however often it is asked.
+    # Logged once, regardless of the number of requests.
     assert caplog.text.count("hello") == 1
 
 

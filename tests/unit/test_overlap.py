@@ -88,7 +88,7 @@ def trials(n):
 
 
 def worked(*store_s, overlap=None, room=True, more=0, until=None, **settings):
-    """Run a worker on trials with the given storing times; return the store and the worker."""
+    """Run a worker on trials with the given storing times; return the store and the trainer."""
 
     async def main():
         store = await filled(Noting(), *trials(len(store_s) + more))
@@ -188,7 +188,7 @@ def test_without_the_broker_both_send_heartbeats_quickly():
 
 def test_a_task_is_asked_to_stop_for_its_own_trial_alone():
     drain = lambda working: working.drain(grace_s=2.0)  # noqa: E731
-    # Nothing trains: no task has anything to stop.
+    # Nothing trains, so there is no task to stop.
     store, trainer = worked(9.0, 9.0, overlap=True, until=(3.0, drain))
     assert trainer.asked == []
     # Both end with the grace period, and say why.
@@ -232,7 +232,7 @@ def test_what_reports_say_of_memory_is_true_of_the_process():
     assert affinity.after("e", Success(1.0, "b"), second) == Hold("b", 500)
     affinity.accepted("e", Hold("b", 500), second)
     assert affinity.holding(["e"]) == ["e"]
-    # One that comes late takes nothing back.
+    # A late report withdraws nothing.
     third = affinity.leased()
     fourth = affinity.leased()
     assert affinity.after("e", Success(1.0, "d", restored=COLD), fourth) == Hold(
@@ -304,7 +304,7 @@ def test_a_trial_that_waits_for_its_decision_finds_its_worker_at_once():
     events, counts = run(main())
     reports = [at for what, _, at in events if what == "report"]
     leases = [at for what, _, at in events if what == "lease"]
-    # With its first report the worker has yet to learn what a restore takes.
+    # At its first report the worker does not know yet how long a restore takes.
     assert reports[0] <= leases[1] <= reports[0] + LOOK_S
     assert leases[2:] == reports[1:3]
     assert (counts.offers, counts.released) == (3, 0)

@@ -51,7 +51,7 @@ MODULES = {
 
 @pytest.fixture
 def key_of(tmp_path, monkeypatch):
-    """A function that calls something with files of a suite, as in a new process."""
+    """Return a function for the key of a suite's run, or for other calls, with fresh imports."""
     made: list[object] = []
 
     def found(files, called):
@@ -167,7 +167,7 @@ def bench_of(tmp_path, monkeypatch):
 
     def called(text, *arguments, suite="mine"):
         (tmp_path / "mine.py").write_text(text)
-        # As the console script, Python does not look into the current folder.
+        # Like the console script, this Python does not search the current folder.
         command = [sys.executable, "-P", "-m", "romul_actors.cli", "bench", "--suite", suite]
         sizes = ["--optimizers", "random,romul", "--seeds", "1", "--population", "4"]
         done = subprocess.run(

@@ -97,7 +97,7 @@ def test_what_is_frozen_lies_apart_where_too_much_beside_it_changes(search):
         search.train(*range(6))
         last = search.save()
     (part,) = (name for name in links(last) if name.startswith("part-"))
-    # All children have it; nothing in it is out of date.
+    # All children share it, and nothing in it is outdated.
     assert links(last) == {part: 3, FILE: 1}
     frozen = 4 * LAYER * 4
     assert frozen <= (last / part).stat().st_size < 1.01 * frozen
@@ -134,7 +134,7 @@ def test_a_layer_that_thaws_is_written_again_and_the_rest_is_not(search):
     folder = search.save()
     assert search.holds("0-2-1")
     assert (folder / FILE).stat().st_size < 3 * LAYER * 4
-    # Once too little of the shared file is true, nothing of it is kept.
+    # If too little of the shared file is still valid, none of it is used.
     search.train(0, 1, 2)
     folder = search.save()
     assert search.holds("0-3-1")
@@ -182,7 +182,7 @@ def test_of_a_parent_that_was_not_hashed_no_damaged_file_is_linked(search, tmp_p
     parent = search.save()
     search.train(0)
     with (parent / FILE).open("r+b") as file:
-        # In the layer that has changed: what is true of the file is not damaged.
+        # The damage is in the layer that has changed, so the valid part of the file is intact.
         file.seek(-search.state["layer0"].nbytes * 9 - 5, os.SEEK_END)
         file.write(b"wrong")
     for checked, shared in ((True, True), (False, False)):

@@ -25,7 +25,7 @@ from tests.trials import declare, reported
     [
         ([], [], False, Axis(logarithmic=False, edge=None)),
         ([1.0, 2.0, 3.0], [3.0, 2.0], False, Axis(logarithmic=False, edge=None)),
-        # One that diverged sets neither scale nor end.
+        # A diverged trial determines neither the scale nor the limits.
         ([1.0, 2.0, 1e32], [3.0, 2.0], False, Axis(logarithmic=False, edge=5.0)),
         ([0.1, 2.0, 1e32], [2.0, 1.0], False, Axis(logarithmic=True, edge=40.0)),
         ([0.1, 0.6, 0.9], [0.6, 0.7], True, Axis(logarithmic=False, edge=0.3)),

@@ -185,7 +185,7 @@ def test_an_optimizer_with_the_name_of_one_that_comes_with_romul_is_ignored_and_
         "halves (halves:Halves) is ignored"
     )
     assert said in command("check", str(site / "e.toml")).stdout
-    # There is no server, and nothing is run: the warning comes before either.
+    # There is no server and no run; the warning comes first.
     for rest in (["submit", "--redis=redis://127.0.0.1:1"], ["run", "--redis=redis://127.0.0.1:1"]):
         assert f"warning: {said}" in command(*rest, str(site / "e.toml")).stderr
     experiment = load(site / "e.toml")

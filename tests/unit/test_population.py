@@ -136,9 +136,9 @@ def quorum_of_six(**options):
 def test_idle_workers_wait_a_twentieth_of_a_trial_for_the_rest_of_a_pool():
     run = quorum_of_six()
     assert run.tick(1_006 + 199).trials == ()
-    # All that wait are decided together.
+    # All waiting slots are decided together.
     assert [t.slot for t in run.tick(1_006 + 200).trials] == [0, 1, 2, 3, 5, 6]
-    # A late one finds it decided.
+    # A late slot finds the step decided.
     assert [t.slot for t in run.tell(run.result(4, 1.0)).trials] == [4]
 
 

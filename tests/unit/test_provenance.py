@@ -30,7 +30,7 @@ def test_the_commit_of_a_tasks_code_is_found_and_whether_it_was_changed(tmp_path
     git(tmp_path, "commit", "--quiet", "--message=one")
     commit = git(tmp_path, "rev-parse", "HEAD")
     assert code_of(inner) == {"commit": commit, "uncommitted": "no"}
-    # A file that is no part of the repository is no change of its code.
+    # A file outside version control does not count as a change of the code.
     (inner / "notes").write_text("x")
     assert code_of(inner)["uncommitted"] == "no"
     (inner / "task.py").write_text("x = 2\n")

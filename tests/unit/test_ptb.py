@@ -416,7 +416,7 @@ def test_a_trial_gives_loss_and_perplexities(step):
     assert 1.0 < result["test_perplexity"] < 10.0
     assert result == step("b")
     assert result != step("c", tar=0.0)
-    # What a search sees of training that diverged are numbers still.
+    # If training diverges, the search still gets numbers.
     assert math.isfinite(ptb._perplexity(1e6))
     assert not math.isfinite(ptb._perplexity(math.inf))
     assert not math.isfinite(ptb._perplexity(math.nan))
@@ -453,7 +453,7 @@ def test_a_trial_cut_short_inside_an_epoch_ends_as_if_it_never_had_been(
     for weight, of_other in zip(one["model"].values(), other["model"].values(), strict=True):
         assert torch.equal(weight, of_other)
     assert torch.equal(one["rng"]["torch"], other["rng"]["torch"])
-    # Without the random state it would be another training.
+    # Without the random state the training would differ.
     assert step("other", **again) != whole
 
 
@@ -517,7 +517,7 @@ def test_the_network_that_was_scored_can_be_had(step, tmp_path, folder, average)
     with pytest.warns(UserWarning, match=UNUSUAL):
         valid = read_corpus(folder).valid
     assert evaluate(known["model"], valid, SIZES["eval_batch"]) == result["val_loss"]
-    # What training goes on with is another network.
+    # Training continues with a different network.
     best.load_model(known["model"])
     raw = evaluate(known["model"], valid, SIZES["eval_batch"])
     assert (raw != result["val_loss"]) is average

@@ -125,7 +125,7 @@ def test_a_number_is_perturbed_as_ray_perturbs_it():
             shares = [np.mean(np.isclose(found, moved)) for found in both]
             assert shares[0] == pytest.approx(shares[1], abs=0.03)
             assert shares[1] == pytest.approx(0.375, abs=0.03)
-        # Drawn anew: evenly on the scale that was declared.
+        # Drawn anew, uniformly on the declared scale.
         quartiles = [np.quantile(np.log(found), [0.1, 0.9]) for found in both]
         assert quartiles[0] == pytest.approx(quartiles[1], abs=0.3)
 
@@ -220,7 +220,7 @@ def test_mf_pbts_third_quarter_takes_migrants_though_its_first_takes_none():
     view = view_of(PLANE, vectors, losses, step=0, tiers=["1"] * 8 + ["4"] * 8)
     moves = make("mf_pbt", {}).decide(view, view.pool)
     assert [move.source for move in moves[:6]] == [0, 1, 2, 3, 4, 8]
-    # From a slower one the hyperparameters come as they are.
+    # Hyperparameters from a slower sub-population are copied as they are.
     assert moves[5].vector == vectors[8]
     assert moves[5].why["hyperparameters_of"] == 8
     assert [move.why["rule"] for move in moves[6:8]] == ["perturbed"] * 2
@@ -251,11 +251,11 @@ def test_asha_stops_those_that_ray_and_syne_tune_stop_but_for_one_rank(seed):
     for i, ours, better in arrivals(losses, 4):
         ray_stops = rays.on_result(SimpleNamespace(trial_id=f"{i}"), 1, -losses[i]) == "STOP"
         syne_stops = syne.on_result(i, 1, {"loss": losses[i]}) == "STOP"
-        # The first ones, fewer than 4, go on with us.
+        # In our version the first three continue.
         if i < 3:
             assert not ours
             continue
-        # Ours are the best quarter of those that came, rounded down, as in the paper.
+        # In ours the best quarter of the arrivals continues, rounded down, as in the paper.
         assert ours == (better >= (i + 1) // 4)
         for name, stops in (("ray", ray_stops), ("syne", syne_stops)):
             same[name] += ours == stops

@@ -97,7 +97,7 @@ def test_a_failure_within_a_generation_is_mended_at_once():
     run.tell(run.result(3, float("nan")))
     for slot in range(3):
         run.tell(run.result(slot, 1.0 + slot))
-    # The others have gone on; the failed slot waits for a population to copy from.
+    # The others have continued; the failed slot waits for a population to copy from.
     assert sorted(decided(run, 1)) == [0, 1, 2]
     for slot in range(4, 8):
         run.tell(run.result(slot, 1.0 + slot))
@@ -196,7 +196,7 @@ def test_each_coordinate_goes_a_part_of_the_way_to_a_place_drawn_anew():
     assert n > 1000
     share = 1.0 - 0.5 ** (1 / 4)
     assert abs(anew.sum() - share * n) < 3.0 * (share * (1.0 - share) * n) ** 0.5
-    # No coordinate is kept, half of them nearly.
+    # No coordinate stays exactly, but half of them nearly do.
     assert way.max() > 0.7
     assert 0.0 < np.median(way) < 1 / 16
     assert after.min() > 0.0
@@ -305,7 +305,7 @@ def test_a_low_guarded_coordinate_rises_more_often_than_a_high_one():
 
 @pytest.mark.parametrize(("steps", "again"), [(12, 10), (40, 21)])
 def test_the_guard_of_an_extended_run_is_that_of_its_new_number_of_steps(steps, again):
-    # 0.7 of 12 is reached before step 10: there the guard stays away.
+    # 0.7 of 12 is reached before step 10, so the guard is off there.
     run = Run(population(space=RATES, steps=10)).start()
     run.to_the_end(lambda trial: trial.hyperparameters["x"])
     run.tell(Control(action="extend", by="me", steps=steps))

@@ -51,13 +51,13 @@ def test_the_command_that_goes_on_names_what_the_run_was_given(monkeypatch, tmp_
     assert resumption(Path("runs/e")) == "romul run --resume e --redis URL"
     with_server = resumption(Path("runs/e"), "redis://u:secret@h:1/3")
     assert with_server == "romul run --resume e --redis 'redis://u:***@h:1/3'"
-    # Where it has a server of its own, no other holds its search.
+    # A run with its own server has its search on no other server.
     (runs / "e" / DATA).mkdir(parents=True)
     assert resumption(runs / "e", "unix:///s") == f"romul run --resume e --runs '{runs}'"
     monkeypatch.setenv("ROMUL_RUNS", str(runs))
     assert resumption(runs / "e") == "romul run --resume e"
     assert extension(runs / "e") == "romul extend e --steps N"
-    # On a server that was named no worker of the run would be there.
+    # On a server given by name, the run would have no workers.
     assert extension(runs / "f") == "romul run --resume f --redis URL --steps N"
 
 

@@ -171,7 +171,7 @@ def test_what_happens_to_a_machine_shows_in_the_accounts(changes, faults, cause)
     figures = played.figures
     assert (figures["status"], figures["invariants_broken"]) == ("finished", 0)
     if faults is None:
-        # Paused in time: the next attempt goes on from there, and nothing is wasted.
+        # The trial pauses in time, and the next attempt continues: nothing is wasted.
         assert figures["faults"] == {"preempted": 1}
         assert "preemption" not in figures["waste"]
         assert any(line.checkpoint for line in of_kind(played, TrialReleased))
@@ -315,7 +315,7 @@ def test_what_a_simulation_watches_is_what_its_store_holds():
     read, later = stored[: len(watched)], stored[len(watched) :]
     texts = [json.dumps(history.to_json(line), sort_keys=True) for line in read]
     assert texts == [json.dumps(line, sort_keys=True) for line in watched]
-    # What was of no use any more when the search ended.
+    # Work that was useless when the search ended.
     assert all(isinstance(line, ReportStale) for line in later)
 
 
@@ -431,7 +431,7 @@ def test_the_command_recommends_a_set_up(tmp_path):
     text = page.read_text()
     assert all(row["policy"] in text for row in output["rows"])
     assert text.count("data:image/png;base64,") == 4
-    # Saved beside the next trial, a checkpoint holds nothing up; another policy is another search.
+    # With overlap, saving a checkpoint delays nothing; another policy is another search.
     other = romul(*recommend, "--save-s=20", "--overlap", "--policy=broker:second_copy=0")
     others = json.loads(other.stdout)
     assert others["recommended"]["checkpoint_interval_s"] is None

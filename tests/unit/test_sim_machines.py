@@ -51,7 +51,7 @@ def reported_s(played):
 def test_a_worker_reckons_with_its_machines_end_by_its_own_clock(seed):
     """Clocks are up to a minute ahead, and 1 % too fast or too slow."""
     warned = replace(ONE, population=8, policy=replace(PATIENT, grace_s=60.0), seed=seed)
-    # 250 s are left when the grace period comes off: time for four trials, and for no fifth.
+    # Without the last 60 s, 250 s are left: four trials fit, but a fifth does not.
     played = struck(
         Change(10.0, "m0", "notice", seconds=300.0), Change(310.0, "m0", "leaves"), scenario=warned
     )
@@ -62,7 +62,7 @@ def test_a_worker_reckons_with_its_machines_end_by_its_own_clock(seed):
 def test_a_wrong_clock_makes_no_machine_faster():
     played = simulate(replace(ONE, changes=FOUR))
     assert reported_s(played) == [60.0] * 4
-    # The worker measures by its own clock.
+    # The worker uses its own clock.
     assert len({line.seconds for line in lines(played, TrialReported)}) == 4
 
 
@@ -82,7 +82,7 @@ def slows(at_s, speed):
     [
         ([], [60.0, 120.0, 180.0, 240.0]),
         ([freezes(30.0, 100.0)], [160.0, 220.0, 280.0, 340.0]),
-        # The longer one lasts, whichever came first.
+        # The longer freeze counts, whichever came first.
         ([freezes(30.0, 100.0), freezes(40.0, 10.0)], [160.0, 220.0, 280.0, 340.0]),
         ([freezes(30.0, 100.0), freezes(40.0, 110.0)], [180.0, 240.0, 300.0, 360.0]),
         # Another speed counts when the machine thaws.
@@ -226,7 +226,7 @@ def test_a_trial_takes_as_long_wherever_and_however_often_it_is_done():
         ONE, changes=FOUR, population=8, steps=4, durations=Durations(60.0, 0.8), policy=Policy()
     )
     first = {line.trial: line.seconds for line in lines(simulate(varied), TrialReported)}
-    # One machine is lost: its trial is done again, and all later ones on others than before.
+    # One machine is lost: its trial is repeated, and later trials run on other machines.
     again = struck(Change(20.0, "m2", "leaves"), scenario=replace(varied, steps=4))
     second = {line.trial: line.seconds for line in lines(again, TrialReported)}
     assert again.figures["retried"] >= 1

@@ -105,7 +105,7 @@ def test_changed_fields_over_the_stored_ones_are_the_whole_slot():
             changed = replace(SLOT, **{field.name: getattr(before, field.name)})
             written = write_slot(changed, core, "loss", SLOT)
             assert written
-            # An empty field says what a missing one does.
+            # An empty field means the same as a missing one.
             stored = {**whole, **written, "begun": written.get("begun", whole["begun"])}
             expected = {"begun": "", **write_slot(changed, core, "loss")}
             assert stored == expected, field.name
@@ -182,7 +182,7 @@ def test_an_older_store_is_read_and_written_as_it_was(name):
     assert [write_slot(slot, core, metric) for slot in found.slots] == slots
     written = write_meta(found, metric)
     assert written == {key: meta[key] for key in written}
-    # What else the hash has is the store's own.
+    # The hash's other fields belong to the store.
     assert meta.keys() - written.keys() <= {"spec", "version", "epoch", "nonce", "created_by"}
 
 
@@ -256,7 +256,7 @@ def test_garbage_in_a_slot_is_an_error_that_names_where_it_stands(field, text):
 
 @pytest.mark.parametrize("field", sorted({*write_slot(SLOT, POPULATION.settings, "loss")}))
 def test_a_slot_without_a_field_that_decisions_need_is_refused(field):
-    # Written for people; what decisions need of them is read elsewhere.
+    # These are written for people; decisions read their data elsewhere.
     shown = {"trial", "latest", "hyperparameters", "pinned", "begun"}
     row = write_slot(SLOT, POPULATION.settings, "loss")
     del row[field]
@@ -319,7 +319,7 @@ def test_whatever_a_hash_holds_it_is_read_or_refused_by_name(data):
     except StoredDataError as error:
         words = str(error)
     else:
-        # What was taken for a population can be written again.
+        # Anything that was accepted as a population can be written again.
         rows = [write_slot(slot, core, "loss") for slot in again.slots]
         assert read(core, "loss", write_meta(again, "loss"), rows) == again
         return
@@ -333,7 +333,7 @@ def test_an_unchanged_population_is_the_same_after_any_number_of_ways():
 
 
 def test_what_an_earlier_trial_began_with_does_not_count():
-    # As an actor of an older version leaves it, which knows no field `begun`.
+    # An actor of an older version does not know the field `begun`, and leaves it as it was.
     meta, row = write_meta(POPULATION, "loss"), write_slot(SLOT, POPULATION.settings, "loss")
     later = {**row, "step": "5", "trial": "1-5"}
     _, slot = read(POPULATION.settings, "loss", meta, [FIRST_ROW, later]).slots

@@ -16,7 +16,7 @@ async def test_an_ended_run_has_its_row_in_its_summary(tmp_path):
     row = await run_row(tmp_path)
     said = (row["name"], row["status"], row["trials"], row["best"], row["under_way"])
     assert said == ("e", "finished", 4, 0.5, False)
-    # A row has the keys of a server's.
+    # A row has the same keys as that of a server.
     assert (row["workers"], row["dead"], row["causes"], "wall_s" in row) == (0, 0, {}, False)
 
 

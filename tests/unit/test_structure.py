@@ -97,7 +97,7 @@ def names_of_events(path: Path) -> list[int]:
 def test_no_module_but_history_reads_the_names_of_events():
     """Other modules use the types of core/history.py."""
     reading = {path: lines for path in MODULES if (lines := names_of_events(path))}
-    # Where there are some, they are found.
+    # The check finds names where they exist.
     assert reading.keys() >= TRACES
     others = reading.keys() - TRACES - {HISTORY}
     assert {relative(path): reading[path] for path in others} == {}

@@ -224,7 +224,7 @@ def test_a_problem_trains_with_sane_hyperparameters(name):
     early, _ = trained(problem, SANE[name], 1)
     late, losses = trained(problem, SANE[name], problem.steps)
     assert problem.test(late) < problem.test(early)
-    # A search sees it, too, whatever the noise of returns.
+    # The validation loss shows it, too, despite the noise of returns.
     assert np.mean(losses[-5:]) < losses[0]
 
 
@@ -276,7 +276,7 @@ print("sklearn" in sys.modules, *(problem.identity for problem in SUITE.values()
 def test_an_identity_is_that_of_the_data_which_the_import_does_not_load():
     identities = {name: problem.identity for name, problem in SUITE.items()}
     assert len(set(identities.values())) == len(identities)
-    # Those of another process, with another order of sets and hashes, are the same.
+    # Another process, with another order of sets and hashes, gives the same.
     found = subprocess.run(
         [sys.executable, "-c", ANOTHER], capture_output=True, text=True, check=True
     ).stdout.split()
@@ -297,7 +297,7 @@ def test_the_parts_of_a_split_share_no_row():
         assert not one & other
     assert sum(len(part) for part in parts) == 1797
     clean = data.classes("load_digits", 250, 500, 0.0)
-    # A drawn label is the right one in one of ten cases.
+    # A random label is correct in one of ten cases.
     assert 0.2 < (split.train.y != clean.train.y).mean() < 0.34
     assert (split.validation.y == clean.validation.y).all()
     assert (split.test.y == clean.test.y).all()
@@ -340,7 +340,7 @@ def test_the_gradient_of_a_perceptron(activation):
     check_gradient(
         loss, lambda w: net.gradient(w, x, classification(labels), activation), flat, rng
     )
-    # By the inputs, too: through the first layer's sums.
+    # Also with respect to the inputs, through the sums of the first layer.
     _, error = net.gradients(flat, x, classification(labels), activation)
     into = error @ net.layout.views(flat)[0].T
     moved = 1e-6 * rng.standard_normal(x.shape)
@@ -446,7 +446,7 @@ def test_the_gradient_of_the_recurrent_net():
         weights_of(net, rng),
         rng,
     )
-    # The state at the end is where the next letters go on.
+    # The next letters continue from the final state.
     flat = weights_of(net, rng)
     whole = net.states(flat, letters, start)[-1]
     half = net.states(flat, letters[:4], start)[-1]
@@ -537,7 +537,7 @@ def test_policies_that_follow_side_by_side_are_those_of_the_perceptron():
     inward[2, 0] = inward[3, 1] = -1.0
     near, far = follow(np.stack([towards, idle]), 50, default_rng(1)).mean(1)
     assert near < 0.7 * far
-    # One policy alone goes the same way as among others.
+    # A policy gives the same path alone as among others.
     alone = follow(towards[None], 50, default_rng(1))
     others = np.stack([towards, rng.standard_normal(idle.size)])
     assert follow(others, 50, default_rng(1))[0] == pytest.approx(alone[0])
@@ -569,7 +569,7 @@ def test_problems_of_many_hyperparameters_are_trained_and_repeatable():
         assert problem.test(first) == problem.test(again)
         assert math.isfinite(problem.test(after))
         assert problem.test(after) != problem.test(first)
-        # Each hyperparameter changes what comes out.
+        # Each hyperparameter changes the result.
         for axis in range(len(declared)):
             place = [0.5] * len(declared)
             place[axis] = 0.9

@@ -86,11 +86,11 @@ def test_many_workers_leave_a_terminal_room_for_slots(searched):
         ranks = [line for line in slots if " done " in line]
         assert len(ranks) == 8 or lines[-1].startswith(f"the best {len(ranks)} of 8 slots")
         assert len(ranks) >= 4
-    # Few workers are all there, and so are all slots.
+    # If there are few workers, all of them are shown, and all slots.
     lines = drawn(replace(seen, workers=seen.workers[-3:]), 40)
     assert sum(line.startswith("here") for line in lines) == 3
     assert not [line for line in lines if "more" in line or "the best" in line]
-    # What is printed once has all of them, as far as `--rows` goes.
+    # A single printout shows all of them, up to `--rows`.
     printed = io.StringIO()
     Console(width=100, file=printed).print(Screen("e", 100).render(seen))
     lines = printed.getvalue().splitlines()

@@ -311,13 +311,13 @@ def test_a_field_whose_hyperparameter_does_not_count_is_as_the_optimizer_was_mad
     parent, _ = trained(tmp_path / "a", lr=kind(0.5), momentum=0.9, weight_decay=0.25)
     model, optimizer = made(lr=kind(0.125), momentum=0.0, weight_decay=0.0)
     second = trial(tmp_path / "b", parent)
-    # Of the two momenta only one counts at a time.
+    # Only one of the two momenta is active at a time.
     second.hyperparameters = {"opt.heavy.momentum": 0.75}
     second._absent = ["opt.light.momentum", "opt.lr"]
     second.attach(model=model, optimizer=optimizer)
     [group] = optimizer.param_groups
     assert (float(group["lr"]), group["momentum"]) == (0.125, 0.75)
-    # No hyperparameter's: it goes on with the parent's.
+    # This field belongs to no hyperparameter, so the parent's value is kept.
     assert group["weight_decay"] == 0.25
     assert second._work.in_effect == {"opt.heavy.momentum": 0.75}
 
@@ -490,7 +490,7 @@ def test_a_digits_trial_cut_short_ends_as_if_it_never_had_been(tmp_path):
     assert paused == Paused(1.0)
     rest = step("rest", parent=tmp_path / "part", start=paused.at, resumed=True)
     assert rest == whole
-    # Without the random state it would be another training.
+    # Without the random state the training would differ.
     assert step("other", parent=tmp_path / "part", start=paused.at) != whole
     # Asked to stop after the last epoch, it is not cut short: all is trained.
     last = _AfterOneEpoch()

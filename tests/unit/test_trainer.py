@@ -242,7 +242,7 @@ async def test_a_sign_that_belongs_to_no_request_is_passed_over(trainer, tmp_pat
 async def test_a_killed_process_that_does_not_end_is_left_behind(tmp_path, monkeypatch, caplog):
     child = await ChildProcess.start([], tmp_path / "log")
     pid = child._process.pid
-    # As one that hangs in the kernel: no signal ends it.
+    # Like a process that hangs in the kernel, it ignores every signal.
     os.kill(pid, signal.SIGSTOP)
     with monkeypatch.context() as patched:
         patched.setattr(os, "killpg", lambda *_: None)
@@ -326,7 +326,7 @@ async def test_a_storage_that_has_worked_and_refuses_is_an_outage(trainer, tmp_p
     e = experiment(tmp_path)
     first = await trainer.train(e, trial(0))
     refuse(tmp_path / "checkpoints")
-    # Whether the trial has a parent or not, and though another worker has never used it.
+    # With or without a parent, and even if another worker has never used the storage.
     other = ChildTrainer(tmp_path / "other", [TASKS])
     later = trial(1, parent=first.checkpoint)
     for made, asked in ((trainer, trial(0)), (trainer, later), (other, later)):
@@ -485,7 +485,7 @@ def test_a_sign_of_progress_counts_without_a_place_that_is_none(tmp_path, monkey
     one.progress(4)
     one.progress(at)
     assert positions == [None, 4.0, 4.0]
-    # It does not say either that all is trained.
+    # Nor does it report that the whole budget is trained.
     one._stopping.set()
     assert (one.should_stop, one.cut_short) == (True, True)
 

@@ -32,7 +32,7 @@ def test_unseen_problems_are_trained_and_repeatable(name):
     assert loss == same
     assert problem.test(first) == problem.test(again)
     assert problem.test(after) != problem.test(first)
-    # Each hyperparameter changes the weights that come out.
+    # Each hyperparameter changes the resulting weights.
     for axis in range(len(declared)):
         place = [0.5] * len(declared)
         place[axis] = 0.9

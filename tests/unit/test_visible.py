@@ -63,12 +63,12 @@ def test_a_terminal_is_sent_neither_sequences_nor_markup():
     table.title = table.caption = TITLE
     text = shown(TITLE, Text(TITLE), table, ":smile:", "[link=http://a]b[/link]")
     assert not set(text) & set(CONTROLS)
-    # What is no string is laid out before: it is as harmless, and may be cut.
+    # Other objects are formatted first; the result is as harmless, and may be truncated.
     assert text.count(r"\x1b]0;owned\x07") == 5
     assert text.count(r"\x1b]0;") == 7
     for plain in ("[red]", "[b]", "[/b]", ":smile:", "[link=http://a]b[/link]"):
         assert plain in text
-    # A style of our own is not lost with that.
+    # Our own styles are kept.
     file = io.StringIO()
     console = Console(file=file, force_terminal=True, color_system="standard")
     console.print(TITLE, style="red")

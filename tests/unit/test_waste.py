@@ -54,7 +54,7 @@ def test_the_time_of_two_leases_of_one_worker_counts_once():
         reported("3-0", at_ms=30_000, seconds=30.0, worker="another"),
     ]
     assert waste(lines).useful_s == 20.0 + 5.0 + 4.0 + 30.0
-    # As much is lost where the second one does not end well.
+    # The same time is lost if the second one fails.
     token: dict[str, Any] = {"trial": "1-0", "attempt": 1, "worker": "w", "slot": 1, "step": 0}
     why: dict[str, Any] = {"reason": "exception", "message": "", "again": True}
     failed = TrialFailed(at_ms=25_000, **token, **why, seconds=15.0)

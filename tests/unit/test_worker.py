@@ -126,7 +126,7 @@ def test_a_report_that_came_too_late_takes_its_checkpoint_along():
         store = await filled(MemoryStore(lambda: int(1000 * loop.time())), TRIAL)
         trainer, stop = StubTrainer(Success(1.0, "0-0-1-a"), seconds=0.15), asyncio.Event()
         working = asyncio.create_task(worker(store, trainer).run(stop))
-        # Before its first heartbeat, from which it would learn of it.
+        # Before its first heartbeat, which would tell it.
         await asyncio.sleep(0.1)
         [(lease, _)] = await store.sweep("e", "a", 0, 10)
         await store.settle(lease, 0, "0-0#1 expired", b"expired")
@@ -344,7 +344,7 @@ def begun_with(seconds, *endings):
 
 def test_a_worker_that_can_read_and_not_write_trains_in_vain_for_half_of_its_time():
     assert begun_with(100.0, *[AWAY] * 4)[0] == [0, 101, 301, 501]
-    # A longer pause than an hour is of no use.
+    # A pause longer than an hour is useless.
     assert begun_with(5000.0, *[AWAY] * 3)[0] == [0, 5001, 13601]
 
 
@@ -422,7 +422,7 @@ def test_only_an_experiment_whose_own_trials_are_at_fault_is_told_so():
 
 
 def pauses_after(*endings, elsewhere=0, counts=()):
-    """The pauses between trials, and the worker's states.
+    """The pauses between trials, and whether the worker was failing.
 
     Args:
         endings: how this worker's trials end.
@@ -550,7 +550,7 @@ def test_after_a_notice_only_what_can_be_finished_is_taken():
     # The end is at 10.5, and before it are three seconds for reports and the grace period: trials
     # of 1 s fit five more times.
     assert run(main(1.0)) == (6, 6)
-    # One that was never seen to end is not begun.
+    # A trial of unknown duration is not started.
     assert run(main(4.0)) == (1, 4)
 
 
@@ -599,7 +599,7 @@ def test_a_notice_that_is_longer_than_the_grace_period_leaves_seconds_for_report
 def test_a_notice_shortens_the_grace_period_of_an_end_that_has_begun():
     drained = lambda working: working.drain("drained")  # noqa: E731
     assert given_back_after((10.0, drained), (12.0, notice(6.0))) == (15, "drained")
-    # A longer one does not lengthen it, neither at once nor when its time comes.
+    # A longer one does not extend it, neither at once nor later.
     assert given_back_after((10.0, notice(6.0)), (11.0, notice(60.0))) == (13, "preempted")
     assert given_back_after((10.0, notice(25.0)), (11.0, notice(9.0))) == (17, "preempted")
 
@@ -755,7 +755,7 @@ def test_a_task_module_that_came_under_an_admitted_name_is_not_trained():
     assert (
         report.message == why == "task module 'elsewhere' is not allowed here (--allow elsewhere)"
     )
-    # Nor is one that this version cannot read: each lease would run out.
+    # Nor is one that this version cannot read, because each lease would expire.
     trained, [report], why = run(main('{"name": "e"}'))
     assert (trained, report.reason) == ([], "task")
     assert report.message == why
@@ -785,7 +785,7 @@ def test_a_trial_that_actors_of_another_version_made_is_left_to_a_worker_of_that
         working = asyncio.create_task(made.run(stop))
         await asyncio.sleep(LEFT_S - 5.0)
         seen = (await store.depths("e"), (await store.workers("e"))["w"], await store.ages("e"))
-        # One that speaks it finds the trial as it was; then come actors that this worker reads.
+        # A worker of that version finds the trial unchanged; then come actors of this version.
         lease = await store.lease(["e"], "another", 0)
         stored = await store.load("e")
         meta, trials = {"protocol": str(VERSION)}, [encode(TRIAL)]
