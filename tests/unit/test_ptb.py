@@ -27,7 +27,7 @@ from romul_workers.tasks.ptb_model import (
     streams,
 )
 from romul_workers.tasks.ptb_training import Training
-from romul_workers.torch_support import FILE, load
+from romul_workers.torch_support import FILE, Attached, load
 from romul_workers.trial import Context, Paused, Trial
 from tests.pages import page_code
 
@@ -372,7 +372,9 @@ def step(tmp_path, folder):
     with pytest.warns(UserWarning, match=UNUSUAL):
         data = ptb.setup(context)
 
-    def train(name, *, parent=None, start=0.0, stop=1.0, resumed=False, after=None, **changes):
+    def train(
+        name, *, parent=None, start=0.0, stop=1.0, resumed=False, after=None, state=data, **changes
+    ):
         (tmp_path / name).mkdir()
         made = Trial(
             id="0-0",
@@ -386,7 +388,7 @@ def step(tmp_path, folder):
             seed=7,
             step=0,
             context=context,
-            state=data,
+            state=state,
             resumed=resumed,
         )
         if after is not None:
@@ -530,6 +532,27 @@ def test_another_size_than_the_parents_is_named(step, name, other):
     step("a", stop=0.1)
     with pytest.raises(TaskError, match=rf"^{name}: the parent's .* {other}: .* mutable = false"):
         step("b", parent="a", start=0.1, **{name: other})
+
+
+def test_another_vocabulary_than_the_parents_is_named(step, tmp_path, corpus):
+    step("a", stop=0.1)
+    longer = write(tmp_path / "longer")
+    with (longer / FILES["train"]).open("a") as file:
+        file.write(" a new line \n")
+    with pytest.warns(UserWarning, match=UNUSUAL):
+        other = read_corpus(longer)
+    before, now = len(corpus.vocabulary), len(other.vocabulary)
+    assert now == before + 3
+    says = rf"of {before} words, .* has {now}: set .* `data` .* without --with-checkpoints"
+    with pytest.raises(TaskError, match=says):
+        step("b", parent="a", start=0.1, state=ptb.Data(other, SIZES["eval_batch"]))
+
+
+def test_a_parent_of_another_task_is_said_not_to_fit(step, tmp_path):
+    (tmp_path / "other").mkdir()
+    Attached(torch.nn.Linear(2, 1), None).save(tmp_path / "other", {})
+    with pytest.raises(CheckpointError, match="cannot be restored: [^!]*Missing key"):
+        step("b", parent="other")
 
 
 def test_a_parent_without_a_state_is_damaged(step, tmp_path):

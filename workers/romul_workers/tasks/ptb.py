@@ -69,7 +69,7 @@ def train(trial: Trial) -> Mapping[str, float] | Paused:
 
     Raises:
         TaskError: the budget is less than one word of each stream, or the sizes of the network
-            differ from the parent's.
+            or of the vocabulary differ from the parent's.
     """
     data: Data = trial.state
     values: dict[str, Any] = {**trial.constants, **trial.hyperparameters}
@@ -90,7 +90,7 @@ def train(trial: Trial) -> Mapping[str, float] | Paused:
         trial.attach(model=model, optimizer=optimizer)
     except CheckpointError:
         if trial.parent is not None:
-            _refuse_other_sizes(trial.parent, settings)
+            _refuse_other_sizes(trial.parent, settings, len(data.corpus.vocabulary))
         raise
     # Fields that are constants: the parent may come from a search with other constants.
     for group in optimizer.param_groups:
@@ -142,9 +142,20 @@ def _settings(values: Mapping[str, Any]) -> Settings:
     return Settings.of({name: values[name] for name in values.keys() - OF_SETUP})
 
 
-def _refuse_other_sizes(parent: Path, settings: Settings) -> None:
-    """Raise a TaskError if the sizes of the network differ from the parent's."""
-    for name, of_parent in sizes_of(load(parent)["model"]).items():
+def _refuse_other_sizes(parent: Path, settings: Settings, words: int) -> None:
+    """Raise a TaskError if the sizes of the network or the vocabulary differ from the parent's."""
+    weights = load(parent)["model"] or {}
+    if not {"bias", "embedding.weight"} <= weights.keys():
+        # Another task's network.
+        return
+    if (of_parent := len(weights["bias"])) != words:
+        raise TaskError(
+            f"the parent's network knows a vocabulary of {of_parent:,} words, and the text of this "
+            f"trial has {words:,}: set the constant `data` to the text that the parent "
+            "was trained on, or begin the search without --with-checkpoints (`from_run` with "
+            'what = "hyperparameters")'
+        )
+    for name, of_parent in sizes_of(weights).items():
         if (wanted := getattr(settings, name)) != of_parent:
             raise TaskError(
                 f"{name}: the parent's network has {of_parent}, and this trial's is to have "
