@@ -13,10 +13,10 @@ from typing import Any, Self
 
 from pydantic_core import to_jsonable_python
 
+from romul.alone import alone, decided
 from romul.declaration import UNTIMED, UNUSED, Call, Mode, declare, warn_of
 from romul.result import Best
 from romul.told import figures_of, why_not_out
-from romul_actors.core.decide import decide
 from romul_actors.core.events import (
     Control,
     Event,
@@ -29,7 +29,6 @@ from romul_actors.core.events import (
 )
 from romul_actors.core.optimizers import Optimizer
 from romul_actors.core.population import Population as CorePopulation
-from romul_actors.core.settings import Settings
 from romul_actors.errors import ExperimentError, StoredDataError, TellError
 from romul_actors.protocol.experiment import Experiment, from_values
 from romul_actors.protocol.plan import check, left_out, settings
@@ -115,7 +114,7 @@ class Population:
         self._lock = threading.RLock()
         self._experiment = experiment
         self._clock = clock
-        self._settings = _alone(settings(experiment, stored=True), own)
+        self._settings = alone(settings(experiment, stored=True), own)
         self._population = CorePopulation(settings=self._settings)
         self._ready: list[TrialMessage] = []
         self._out: dict[str, tuple[TrialMessage, float]] = {}
@@ -360,7 +359,8 @@ class Population:
         return 0.0 if self._clock is None else self._clock()
 
     def _fold(self, event: Event) -> None:
-        decision = decide(self._population, Stamped(event, round(1000 * self._now())))
+        stamped = Stamped(event, round(1000 * self._now()))
+        decision = decided(self._population, stamped)
         self._population = decision.population
         self._ready += decision.trials
         if self.done:
@@ -368,8 +368,9 @@ class Population:
             self._ready = []
 
     def _end(self, trial: TrialMessage, event: Result | Failed) -> None:
-        del self._out[trial.id]
+        # Not before: if the optimizer raises an exception, the result can be told again.
         self._fold(event)
+        del self._out[trial.id]
 
     def _token(self, trial: TrialMessage) -> dict[str, Any]:
         return {"trial": trial.id, "slot": trial.slot, "attempt": trial.attempt, "worker": WORKER}
@@ -392,9 +393,3 @@ class Population:
                 )
             return asked
         raise TellError(why_not_out(trial, self._population, self._ready, self._out))
-
-
-def _alone(made: Settings, own: Optimizer | None) -> Settings:
-    """Settings that ignore the number of workers: no slots are added, and no second copies run."""
-    elasticity = replace(made.elasticity, max_slots=made.n_slots, per_worker=None, second_copy=0.0)
-    return replace(made, elasticity=elasticity, optimizer=own or made.optimizer)

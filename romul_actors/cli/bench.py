@@ -23,7 +23,6 @@ from romul_sim.baselines import PEERS
 from romul_sim.bench import (
     SUITE,
     BenchJob,
-    RunError,
     RunLine,
     canonical,
     jobs,
@@ -34,6 +33,7 @@ from romul_sim.bench import (
 from romul_sim.bench import suite as problems_of
 from romul_sim.play import ASYNCHRONOUS, SYNCHRONOUS
 from romul_sim.results import Results
+from romul_sim.run_error import RunError
 from romul_sim.standings import curve, standings
 
 PANELS_A_ROW = 4

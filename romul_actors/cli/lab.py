@@ -9,13 +9,15 @@ from typing import Annotated, Any
 import typer
 
 from romul_actors.cli import optimizers as choosing
+from romul_actors.cli.exits import EXPERIMENT_FAILED
 from romul_actors.cli.options import AsJson
 from romul_actors.cli.printing import Console, Table, echo, echo_json
 from romul_actors.cli.progress import progress
 from romul_actors.core.optimizers import OPTIMIZERS
 from romul_sim.baselines import PEERS
-from romul_sim.lab import Row, compare, jobs, play_all
-from romul_sim.play import ASYNCHRONOUS, SYNCHRONOUS
+from romul_sim.lab import LabJob, Row, compare, jobs, play_all
+from romul_sim.play import ASYNCHRONOUS, SYNCHRONOUS, Played
+from romul_sim.run_error import RunError
 from romul_workers.tasks.toys import TOYS
 
 
@@ -68,18 +70,39 @@ def lab(
         conditions,
         golden=as_json,
     )
-    with progress(hidden=as_json) as bar:
-        rows = compare(dict(bar.track(play_all(todo), len(todo), description="runs")))
+    rows, failed = _rows(todo, hidden=as_json)
     values = {"rows": [row.as_json() for row in rows]}
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         (out / "lab.json").write_text(json.dumps(values, indent=1) + "\n")
-        for size in sizes:
+        for size in sorted({row.population for row in rows}, key=sizes.index):
             _plot([row for row in rows if row.population == size], out / f"lab-{size}.png")
     if as_json:
         echo_json(values)
-    else:
+    elif rows:
         Console().print(_table(values["rows"]))
+    if failed:
+        echo(failed, err=True)
+        raise typer.Exit(EXPERIMENT_FAILED)
+
+
+def _rows(todo: Sequence[LabJob], *, hidden: bool) -> tuple[list[Row], str]:
+    """The rows whose runs have all ended well; in words, why there are no others."""
+    played: dict[LabJob, Played] = {}
+    failed = ""
+    with progress(hidden=hidden) as bar:
+        try:
+            # Pair by pair: if one cannot be had, those before it stay.
+            played.update(bar.track(play_all(todo), len(todo), description="runs"))
+        except RunError as error:
+            failed = f"{error}: the rows that they belong to are left out."
+
+    def row(job: LabJob) -> tuple[str, str, int]:
+        return job.problem, job.optimizer, job.population
+
+    # The other seeds of a row would be a selection.
+    lacking = {row(job) for job in todo if job not in played}
+    return compare({job: run for job, run in played.items() if row(job) not in lacking}), failed
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> Table:

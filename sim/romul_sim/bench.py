@@ -15,7 +15,6 @@ import os
 import pkgutil
 import signal
 import threading
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -27,11 +26,11 @@ from typing import Any
 
 from romul_actors.core.decide import decide
 from romul_actors.core.optimizers import make
-from romul_actors.errors import RomulError
 from romul_sim.apart import as_ended
 from romul_sim.baselines import IN_ONE_PROCESS, PEERS, check_peer, play_peer
 from romul_sim.fingerprint import fingerprint, has_source, mentions
 from romul_sim.play import ASYNCHRONOUS, SYNCHRONOUS, Run, Training, optimizer_spec
+from romul_sim.run_error import RunError
 
 SUITE = "romul_sim.suite"
 """The default module of problems; another one must also have SUITE, DEVELOP and REPORT."""
@@ -45,10 +44,6 @@ _INSTALLED = frozenset({"site-packages", "dist-packages"})
 
 RunLine = Mapping[str, Any]
 """A finished run: its parameters and its results."""
-
-
-class RunError(RomulError):
-    """A run raised an exception; the message names problem, optimizer and seed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +232,7 @@ def play(job: BenchJob, its_key: str) -> RunLine:
 
     Raises:
         OptimizerError: a peer's library is not installed, or a peer should run asynchronously.
-        RunError: the problem or the optimizer raised an exception.
+        RunError: the problem or the optimizer raised an exception, or called sys.exit.
     """
     conditions = ASYNCHRONOUS if job.asynchronous else SYNCHRONOUS
     if job.optimizer in PEERS:
@@ -250,8 +245,8 @@ def play(job: BenchJob, its_key: str) -> RunLine:
         else:
             run = Run(training, job.optimizer, job.population, job.seed, conditions)
             outcome = _of_run(training, run.to_the_end())
-    except Exception as error:
-        raise RunError(_named(job, error)) from error
+    except (Exception, SystemExit) as error:
+        raise RunError.of(job.problem, job.optimizer, job.seed, error) from error
     return {
         "key": its_key,
         "problem": job.problem,
@@ -262,22 +257,6 @@ def play(job: BenchJob, its_key: str) -> RunLine:
         "seed": job.seed,
         **outcome,
     }
-
-
-def _named(job: BenchJob, error: Exception) -> str:
-    """A message that names the run and the exception.
-
-    It includes the traceback from the first frame outside this package on, except for ROMUL's own
-    errors, whose message is sufficient.
-    """
-    run = f"problem {job.problem!r} with {job.optimizer}, seed {job.seed}"
-    if isinstance(error, RomulError):
-        return f"{run}: {error}"
-    trace, here = error.__traceback__, Path(__file__).parent
-    while trace is not None and Path(trace.tb_frame.f_code.co_filename).parent == here:
-        trace = trace.tb_next
-    text = "".join(traceback.format_exception(type(error), error, trace)).strip()
-    return f"{run}: {type(error).__name__}: {error}\n\n{text}"
 
 
 def _of_run(training: Training, run: Run) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from numpy.random import Generator, default_rng
 from romul_sim.apart import as_ended
 from romul_sim.baselines import IN_ONE_PROCESS, PEERS, check_peer, play_peer
 from romul_sim.play import SYNCHRONOUS, Conditions, Played, Run, Training, Values, schedule
+from romul_sim.run_error import RunError
 from romul_workers.tasks.toys import TOYS, Stepped, Toy
 
 RESAMPLES = 2_000
@@ -66,10 +67,19 @@ def play(job: LabJob) -> Played:
 
     Raises:
         OptimizerError: a peer's library is not installed, or a peer should run asynchronously.
+        RunError: the optimizer raised an exception, or called sys.exit.
     """
-    toy = job.toy
     if job.optimizer in PEERS:
         check_peer(job.optimizer, job.conditions)
+    try:
+        return _played(job)
+    except (Exception, SystemExit) as error:
+        raise RunError.of(job.problem, job.optimizer, job.seed, error) from error
+
+
+def _played(job: LabJob) -> Played:
+    toy = job.toy
+    if job.optimizer in PEERS:
         return play_peer(job.optimizer, training(toy), job.population, job.seed).played()
     run = Run(
         training(toy),
@@ -168,15 +178,31 @@ def play_all(
     Args:
         todo: the jobs.
         processes: number of processes; None: the number of cores.
+
+    Raises:
+        RunError: runs have failed. It is raised when all others have ended.
     """
+    failed: list[RunError] = []
     with ProcessPoolExecutor(processes) as pool:
         apart = [(job,) for job in todo if job.optimizer != IN_ONE_PROCESS]
-        for (job,), played in as_ended(pool, play, apart):
-            yield job, played
+        for (job,), played in as_ended(pool, _played_or_failed, apart):
+            if isinstance(played, RunError):
+                failed.append(played)
+            else:
+                yield job, played
     # This peer starts its own processes.
     for job in todo:
         if job.optimizer == IN_ONE_PROCESS:
             yield job, play(job)
+    if failed:
+        raise RunError(f"{failed[0]}\n\n{len(failed)} of {len(todo)} runs failed")
+
+
+def _played_or_failed(job: LabJob) -> Played | RunError:
+    try:
+        return play(job)
+    except RunError as error:
+        return error
 
 
 def compare(played: Mapping[LabJob, Played]) -> list[Row]:

@@ -70,7 +70,7 @@ def check(module: str, problems: Sequence[str]) -> None:
         where = f"problem {name!r} of {module}"
         try:
             problem = suite(module)[name]
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ExperimentError(f"{where} cannot be made: {_described(error)}") from error
         missing = [field for field in _FIELDS if not hasattr(problem, field)]
         if missing:

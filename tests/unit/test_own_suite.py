@@ -222,6 +222,19 @@ def test_a_suite_that_cannot_be_played_is_wrong_usage_in_words(bench_of, text, s
     assert "Traceback" not in said
 
 
+def test_a_run_that_ends_the_program_is_named_and_the_others_are_kept(bench_of, tmp_path):
+    leaving = OWN.replace("return 1.0", "import sys; sys.exit(0)").replace('"own"', '"leaving"')
+    text = leaving + OWN.replace('SUITE = {"own"', 'SUITE |= {"own"').replace(
+        '("own",), ()', '("own", "leaving"), ()'
+    )
+    code, _, said = bench_of(text, "--out", "out", "--optimizers", "random")
+    assert code == 1
+    assert "problem 'leaving' with random, seed 0: SystemExit: 0" in said
+    assert "mine.py" in said
+    assert "ended: 1 of 2 runs done, kept in out/runs.jsonl." in said
+    assert len((tmp_path / "out" / "runs.jsonl").read_text().splitlines()) == 1
+
+
 def test_a_run_that_raises_is_named(bench_of):
     code, _, said = bench_of(OWN.replace("DIVISOR = 1.0", "DIVISOR = 0"), "--first-seed", "7")
     assert code == 1

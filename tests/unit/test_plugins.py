@@ -1,5 +1,6 @@
 """Plugins from packages that are installed into a folder, as pip does."""
 
+import json
 import os
 import re
 import sys
@@ -17,8 +18,9 @@ from romul_actors.protocol.plan import load
 from romul_actors.store.memory import MemoryStore
 from romul_actors.store.opening import open_store
 from romul_actors.store.redis import RedisStore
-from romul_sim.bench import BenchJob, RunError, key, optimizer_source, play
+from romul_sim.bench import BenchJob, key, optimizer_source, play
 from romul_sim.fingerprint import fingerprint
+from romul_sim.run_error import RunError
 from tests.conftest import romul_anew as command
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -125,6 +127,43 @@ def test_an_optimizer_that_decides_nothing_more_is_an_error_of_the_lab(site):
     said = "^problem 'bowl' with halves, seed 0: optimizer 'halves': no slot is decided"
     with pytest.raises(RunError, match=said):
         play(job, key(job))
+
+
+@pytest.mark.parametrize("raised", ["SystemExit(0)", "ValueError('odd')"])
+def test_an_optimizer_that_raises_costs_the_lab_only_its_own_rows(site, raised):
+    [optimizer] = blocks("plugins.md")
+    # With some seeds only.
+    module = optimizer.replace(
+        "return moves",
+        f"if view.rng(0).random() < 0.02:\n            raise {raised}\n        return moves",
+    )
+    install(site, "halves", module, optimizers="halves = halves:Halves")
+    sizes = ("--problems=rosenbrock-2", "--seeds=3", "--population=8", "--json")
+    done = command("lab", "--optimizers=halves,random", *sizes)
+    assert done.returncode == 1
+    [row] = json.loads(done.stdout)["rows"]
+    assert (row["optimizer"], row["seeds"]) == ("random", 3)
+    kind = raised.partition("(")[0]
+    assert "problem 'rosenbrock-2' with halves, seed " in done.stderr
+    assert f"{kind}: " in done.stderr
+    assert "halves.py" in done.stderr
+    assert "2 of 6 runs failed: the rows that they belong to are left out." in done.stderr
+
+
+def test_an_optimizer_that_ends_the_program_is_named_by_a_population(site):
+    [optimizer] = blocks("plugins.md")
+    module = optimizer.replace("return moves", "raise SystemExit(0)")
+    install(site, "halves", module, optimizers="halves = halves:Halves")
+    population = romul.Population(SPACE, population=4, steps=3, optimizer="halves", clock=None)
+    trials = [population.ask() for _ in range(4)]
+    for trial in trials[:3]:
+        population.tell(trial, 0.5)
+    # The result is not lost: it can be told again, for example after a correction.
+    for _ in range(2):
+        with pytest.raises(OptimizerError, match="optimizer 'halves': SystemExit: 0"):
+            population.tell(trials[3], 0.5)
+        assert population.out == [trials[3]]
+    assert romul.Population.load(population.state, clock=None).out == [trials[3]]
 
 
 def test_what_is_added_wrongly_is_named(site):

@@ -551,7 +551,7 @@ def test_another_vocabulary_than_the_parents_is_named(step, tmp_path, corpus):
 def test_a_parent_of_another_task_is_said_not_to_fit(step, tmp_path):
     (tmp_path / "other").mkdir()
     Attached(torch.nn.Linear(2, 1), None).save(tmp_path / "other", {})
-    with pytest.raises(CheckpointError, match="cannot be restored: [^!]*Missing key"):
+    with pytest.raises(CheckpointError, match=r"cannot be restored: [^!]*Missing key"):
         step("b", parent="other")
 
 
