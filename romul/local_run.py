@@ -12,7 +12,7 @@ from romul_actors.errors import ExperimentError, ExperimentExistsError
 from romul_actors.local.redis_server import check_idle, has_data
 from romul_actors.local.run_file import RunFile, check_run, holds_run, make_folder, write_json
 from romul_actors.protocol.differences import Changes, differences
-from romul_actors.protocol.experiment import Experiment, from_values
+from romul_actors.protocol.experiment import Experiment, from_json
 
 CALL = "call.json"
 
@@ -134,9 +134,9 @@ class LocalRun:
         steps = _steps(before)
         # `extend` does not change the declaration: the original call still continues the search.
         now = self.experiment.steps if self.experiment.steps in steps else steps[-1]
-        declared = {**before["experiment"], "steps": now}
-        ours = _comparable(self.experiment.model_dump(mode="json"))
-        theirs = _comparable(declared)
+        # Read, because an older version did not store the keys that are new since.
+        declared = from_json(json.dumps({**before["experiment"], "steps": now}))
+        ours, theirs = _comparable(self.experiment), _comparable(declared)
         other = [
             f"{key} was {theirs.get(key)!r}, and is {ours.get(key)!r}"
             for key in sorted(ours.keys() | theirs.keys())
@@ -156,7 +156,7 @@ class LocalRun:
 
     def _changes(
         self,
-        before: Mapping[str, Any],
+        before: Experiment,
         other: Sequence[str],
         beginning: str,
         *,
@@ -173,9 +173,8 @@ class LocalRun:
         Raises:
             ExperimentExistsError: `resume` is false, or the changes would make it another search.
         """
-        declared = from_values(before, "the declaration of the run")
         try:
-            changes = differences(declared, self.experiment)
+            changes = differences(before, self.experiment)
         except ExperimentError as error:
             why = str(error) if "space:" in str(error) else ""
             # `why` already describes the difference of the spaces; printing both would hide it.
@@ -183,6 +182,9 @@ class LocalRun:
             message = f"{self.folder} holds another search of the same name"
             message += f" ({'; '.join(rest)})" if rest else ""
             raise ExperimentExistsError(f"{message}: choose {beginning}\n{why}".rstrip()) from None
+        if not changes and not changes.kept:
+            # For example, a constant of the optimizer that has its default value.
+            return changes
         message = f"{self.folder} holds this search with another declaration ({'; '.join(other)})"
         if changes.kept:
             raise ExperimentExistsError(
@@ -239,6 +241,6 @@ def _steps(call: Mapping[str, Any]) -> list[int]:
     return list(call.get("steps", [call["experiment"]["steps"]]))
 
 
-def _comparable(declaration: Mapping[str, Any]) -> Mapping[str, Any]:
+def _comparable(declared: Experiment) -> Mapping[str, Any]:
     """A declaration without the keys that depend on the location of the folder."""
-    return {key: value for key, value in declaration.items() if key != "checkpoints"}
+    return declared.model_dump(mode="json", exclude={"checkpoints"})
