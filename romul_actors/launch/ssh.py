@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Sequence
 
 from romul_actors.launch import Fleet, LaunchError
-from romul_actors.local.processes import RETRY_S
+from romul_actors.local.processes import RETRY_S, longer
 from romul_actors.waiting import pause
 
 log = logging.getLogger("romul.launch")
@@ -110,7 +110,7 @@ class Hosts:
                 group.create_task(self._keep(host, number, stop))
 
     async def _keep(self, host: str, number: int, stop: asyncio.Event) -> None:
-        pause_s = RETRY_S[0]
+        pause_s = 0.0
         while not stop.is_set():
             began = asyncio.get_running_loop().time()
             try:
@@ -121,7 +121,7 @@ class Hosts:
             if stop.is_set():
                 return
             lived_s = asyncio.get_running_loop().time() - began
-            pause_s = RETRY_S[0] if lived_s > RETRY_S[1] else min(2 * pause_s, RETRY_S[1])
+            pause_s = longer(0.0 if lived_s > RETRY_S[1] else pause_s)
             log.warning("%s: worker %d ended (%s); restart in %g s", host, number, how, pause_s)
             await pause(pause_s, stop)
 

@@ -21,6 +21,12 @@ RETRY_S = (2.0, 60.0)
 """First and longest pause before a process that keeps ending is restarted."""
 
 
+def longer(pause_s: float) -> float:
+    """The pause after one of `pause_s` seconds (0: there was none): twice it, within `RETRY_S`."""
+    first, longest = RETRY_S
+    return min(longest, max(first, 2 * pause_s))
+
+
 async def spawn(
     arguments: Sequence[str],
     log: Path,
@@ -87,8 +93,7 @@ class Member:
 
     def pause(self) -> None:
         """Pause before the next start, longer each time."""
-        first, longest = RETRY_S
-        self.pause_s = min(longest, max(first, 2 * self.pause_s))
+        self.pause_s = longer(self.pause_s)
         self.paused_until = time.monotonic() + self.pause_s
 
 

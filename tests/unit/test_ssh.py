@@ -6,6 +6,7 @@ import sys
 
 from romul_actors.launch import Fleet
 from romul_actors.launch.ssh import Hosts
+from romul_actors.local.processes import RETRY_S, longer
 
 _SSH = """#!/bin/sh
 for command; do :; done
@@ -40,3 +41,27 @@ async def test_a_worker_that_prints_a_line_of_any_length_is_not_ended(
         assert printed.count("progress") == 50_000
         stop.set()
         await running
+
+
+async def test_a_worker_that_ends_at_once_is_restarted_after_the_first_pause(
+    tmp_path, monkeypatch, caplog
+):
+    (tmp_path / "ssh").write_text("#!/bin/sh\nexit 255\n")
+    (tmp_path / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    stop = asyncio.Event()
+    running = asyncio.create_task(Hosts(Fleet(workers=1), ["h"]).run(stop))
+    async with asyncio.timeout(30):
+        while not caplog.messages:
+            await asyncio.sleep(0.02)
+    stop.set()
+    await running
+    assert caplog.messages == [f"h: worker 0 ended (255); restart in {RETRY_S[0]:g} s"]
+
+
+def test_pauses_double_from_the_first_to_the_longest():
+    pauses = [0.0]
+    while pauses[-1] < RETRY_S[1]:
+        pauses.append(longer(pauses[-1]))
+    assert pauses == [0.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0]
+    assert longer(pauses[-1]) == RETRY_S[1]
