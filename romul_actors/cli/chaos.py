@@ -17,6 +17,9 @@ from romul_sim.apart import as_ended
 from romul_sim.chaos.run import Endured, Totals, play
 from romul_sim.chaos.schedule import Chaos, draw, from_json, shrink, to_json
 
+SEEDS, FIRST, FAULTS = 200, 0, 25
+"""Defaults of the options that say which schedules are drawn."""
+
 
 def _one(seed: int, faults: int) -> tuple[int, Endured]:
     # What an actor warns of is what is simulated.
@@ -25,9 +28,9 @@ def _one(seed: int, faults: int) -> tuple[int, Endured]:
 
 
 def chaos(
-    seeds: Annotated[int, typer.Option(min=1, help="Number of schedules.")] = 200,
-    first: Annotated[int, typer.Option(min=0, help="First seed.")] = 0,
-    faults: Annotated[int, typer.Option(min=0, help="Faults per schedule.")] = 25,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of schedules.")] = SEEDS,
+    first: Annotated[int, typer.Option(min=0, help="First seed.")] = FIRST,
+    faults: Annotated[int, typer.Option(min=0, help="Faults per schedule.")] = FAULTS,
     replay: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="Run only this schedule.")
     ] = None,
@@ -45,6 +48,11 @@ def chaos(
     invariant is shrunk and written to a file, which --replay runs again.
     """
     if replay is not None:
+        if (seeds, first, faults) != (SEEDS, FIRST, FAULTS):
+            raise typer.BadParameter(
+                "--seeds, --first and --faults draw schedules; --replay runs the one in the file, "
+                "with its own seed, faults and sizes: leave them out"
+            )
         _replay(replay, as_json=as_json)
         return
     console = Console(stderr=True, quiet=as_json)

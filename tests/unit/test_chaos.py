@@ -121,6 +121,16 @@ def test_a_schedule_that_cannot_be_read_is_named(tmp_path):
     assert "cannot be read" in done.stderr
 
 
+@pytest.mark.parametrize("option", ["--seeds=7", "--first=1", "--faults=50"])
+def test_what_is_drawn_cannot_be_asked_for_with_a_schedule(tmp_path, option):
+    file = tmp_path / "chaos.json"
+    file.write_text(json.dumps({"seed": 1, "faults": []}))
+    done = romul("chaos", f"--replay={file}", option)
+    assert (done.returncode, done.stdout) == (2, "")
+    said = " ".join(done.stderr.replace("\u2502", "").split())
+    assert "--replay runs the one in the file" in said
+
+
 def test_faults_of_a_file_strike_in_order_of_time():
     faults = [{**KILL, "at_s": at_s} for at_s in (5, 1)]
     read = from_json(json.dumps({"seed": 1, "faults": faults}))

@@ -64,6 +64,23 @@ def test_the_asked_learning_rate_wins_over_the_restored_one(tmp_path):
     assert optimizer.state_dict()["state"][0]["momentum_buffer"] is not None
 
 
+def test_entries_of_groups_are_the_parents_and_another_model_is_refused(tmp_path):
+    model = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD([{"params": model.parameters(), "theirs": 1}], lr=0.5)
+    first = trial(tmp_path / "a")
+    first.attach(model=model, optimizer=optimizer)
+    first.save()
+    model = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD([{"params": model.parameters(), "ours": 2}], lr=0.5)
+    trial(tmp_path / "b", first.checkpoint).attach(model=model, optimizer=optimizer)
+    [group] = optimizer.param_groups
+    assert group["theirs"] == 1
+    assert "ours" not in group
+    other = torch.nn.Linear(2, 1, bias=False)
+    with pytest.raises(CheckpointError, match=r'Unexpected key\(s\) in state_dict: "bias"'):
+        trial(tmp_path / "c", first.checkpoint).attach(model=other)
+
+
 @pytest.mark.parametrize("kind", [float, torch.tensor])
 def test_a_scheduler_made_after_the_restore_begins_at_the_asked_learning_rate(tmp_path, kind):
     steps = []
