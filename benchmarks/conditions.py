@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from romul_actors.errors import RomulError
-from romul_sim.bench import RunLine
-from romul_sim.results import read_lines
-from romul_sim.standings import standings
+from romul_sim.bench.results import read_lines
+from romul_sim.bench.runs import RunLine
+from romul_sim.bench.standings import standings
 
 
 def compared(lines: list[RunLine], optimizer: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from itertools import product
 
 from romul_actors.core.decide import decide
 from romul_actors.core.events import Control, Stamped
-from romul_sim.comparison import Share, compare
+from romul_sim.bench.comparison import Share, compare
 from romul_sim.play import Run, Training
 from romul_sim.suite import DEVELOP, SUITE
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from extended import play, shown
 
-from romul_sim.comparison import compare
+from romul_sim.bench.comparison import compare
 from romul_sim.suite import DEVELOP, SUITE, training
 
 FORMER = "romul:generations=1000:guarded_generations=1000"

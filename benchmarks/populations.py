@@ -32,11 +32,11 @@ from batched.task import Task
 
 from romul_actors.errors import RomulError
 from romul_actors.protocol.experiment import Experiment
-from romul_sim.bench import RunLine, canonical, optimizer_source
-from romul_sim.fingerprint import fingerprint
+from romul_sim.bench.fingerprint import fingerprint
+from romul_sim.bench.results import Results
+from romul_sim.bench.runs import RunLine, canonical, optimizer_source
+from romul_sim.bench.standings import standings
 from romul_sim.play import optimizer_spec
-from romul_sim.results import Results
-from romul_sim.standings import standings
 from romul_workers.tasks import digits as digits_task
 
 TASKS = (*cifar.SIZES, *ptb.SIZES, *digits.SPACES)

@@ -31,9 +31,9 @@ from functools import partial
 from pathlib import Path
 
 from romul_actors.errors import ExperimentError, RomulError
-from romul_sim.bench import SUITE, RunLine, job_of, key, play_all
-from romul_sim.rekeying import LEAST, SHARE, KeyOf, PlayAgain, rekey
-from romul_sim.results import read_lines
+from romul_sim.bench.rekeying import LEAST, SHARE, KeyOf, PlayAgain, rekey
+from romul_sim.bench.results import read_lines
+from romul_sim.bench.runs import SUITE, RunLine, job_of, key, play_all
 
 
 def commit_of(path: Path) -> str:

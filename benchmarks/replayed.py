@@ -31,7 +31,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 from numpy.random import default_rng
 
-from romul_sim.comparison import Share, draws, pairs_won, sampled_pairs_won
+from romul_sim.bench.comparison import Share, draws, pairs_won, sampled_pairs_won
 from romul_sim.play import Run, Training, Values
 from romul_sim.suite import DEVELOP, SUITE
 

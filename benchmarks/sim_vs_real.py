@@ -23,15 +23,15 @@ from romul_actors.core.history import Line, TrialReported
 from romul_actors.observe.stored_history import read_history
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.store.redis import RedisStore
-from romul_sim.churn import Change
+from romul_sim.churn.scenario import Policy, Scenario
+from romul_sim.churn.simulation import simulate
+from romul_sim.churn.trace import Change
+from romul_sim.cluster.fakes import Durations
 from romul_sim.drill.audit import Verdict
 from romul_sim.drill.processes import GRACE_S, RESTART_S
 from romul_sim.drill.run import Drill
 from romul_sim.drill.schedule import LEASE_S
-from romul_sim.fakes import Durations
 from romul_sim.faults import Fault
-from romul_sim.scenario import Policy, Scenario
-from romul_sim.simulation import simulate
 from romul_workers.tasks.toys import TOYS
 
 WORKERS, SLOTS, STEPS, TRIAL_S = 4, 8, 15, 1.0

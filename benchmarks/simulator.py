@@ -27,12 +27,12 @@ from typing import Any
 
 from numpy.random import default_rng
 
-from romul_sim.churn import DAY_S, Pool, generate
-from romul_sim.fakes import Durations
-from romul_sim.scenario import Policy, Scenario
-from romul_sim.simulation import simulate
-from romul_sim.sweep import laid_out
-from romul_sim.virtual_time import run
+from romul_sim.churn.scenario import Policy, Scenario
+from romul_sim.churn.simulation import simulate
+from romul_sim.churn.sweep import laid_out
+from romul_sim.churn.trace import DAY_S, Pool, generate
+from romul_sim.cluster.fakes import Durations
+from romul_sim.cluster.virtual_time import run
 
 TRIAL_S = 600.0
 BOWL_STEPS = 100

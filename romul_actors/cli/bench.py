@@ -18,9 +18,10 @@ from romul_actors.cli.printing import Console, Table, echo_json
 from romul_actors.cli.progress import progress
 from romul_actors.core.optimizers import OPTIMIZERS
 from romul_actors.errors import ExperimentError
-from romul_sim import own_suite
 from romul_sim.baselines import PEERS
-from romul_sim.bench import (
+from romul_sim.bench import own_suite
+from romul_sim.bench.results import Results
+from romul_sim.bench.runs import (
     SUITE,
     BenchJob,
     RunLine,
@@ -30,11 +31,10 @@ from romul_sim.bench import (
     play_all,
     shard,
 )
-from romul_sim.bench import suite as problems_of
+from romul_sim.bench.runs import suite as problems_of
+from romul_sim.bench.standings import curve, standings
 from romul_sim.play import ASYNCHRONOUS, SYNCHRONOUS
-from romul_sim.results import Results
 from romul_sim.run_error import RunError
-from romul_sim.standings import curve, standings
 
 PANELS_A_ROW = 4
 REMINDER = "The half `report` is for reporting: look at it at most twice for each redesign"

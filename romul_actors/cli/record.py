@@ -13,9 +13,17 @@ from romul_actors.cli.exits import EXPERIMENT_FAILED
 from romul_actors.cli.options import AsJson, Name, SearchUrl
 from romul_actors.cli.printing import Console, echo, echo_json
 from romul_actors.core.history import TrialCreated, from_json
-from romul_sim.record import Record, read_record
-from romul_sim.record import record as write_record
-from romul_sim.replay import Fork, Step, fork, problem_of, simulated_loss, verify, with_settings
+from romul_sim.records.record import Record, read_record
+from romul_sim.records.record import record as write_record
+from romul_sim.records.replay import (
+    Fork,
+    Step,
+    fork,
+    problem_of,
+    simulated_loss,
+    verify,
+    with_settings,
+)
 from romul_workers.tasks.toys import TOYS
 
 

@@ -22,10 +22,8 @@ from romul_actors.cli.progress import progress
 from romul_actors.cli.sim_options import Costs, Machines, Runs, Searches, as_recorded
 from romul_actors.cli.simulated import seconds, show_comparison, show_figures, title
 from romul_actors.errors import ExperimentError
-from romul_sim.churn import Trace
-from romul_sim.play import optimizer_spec
-from romul_sim.scenario import Scenario, slots
-from romul_sim.sweep import (
+from romul_sim.churn.scenario import Scenario, slots
+from romul_sim.churn.sweep import (
     SweepError,
     SweepJob,
     checkpoint_interval_s,
@@ -39,6 +37,8 @@ from romul_sim.sweep import (
     play_all,
     policy,
 )
+from romul_sim.churn.trace import Trace
+from romul_sim.play import optimizer_spec
 from romul_workers.tasks.toys import TOYS
 
 RECOMMEND_SEEDS = 3
@@ -251,7 +251,7 @@ def _why_none(rows: Sequence[dict[str, Any]]) -> str:
 def _write(
     file: Path, figures: dict[str, Any], ledger: Any, rows: Sequence[dict[str, Any]]
 ) -> None:
-    from romul_sim.page import write_page  # noqa: PLC0415
+    from romul_sim.churn.page import write_page  # noqa: PLC0415
 
     command = "romul " + shlex.join(sys.argv[1:])
     try:

@@ -9,7 +9,8 @@ import typer
 from numpy.random import default_rng
 
 from romul_actors.core.optimizers import OPTIMIZERS
-from romul_sim.churn import (
+from romul_sim.churn.sweep import POLICIES
+from romul_sim.churn.trace import (
     DAY_S,
     GENERATORS,
     MOST_MACHINES,
@@ -18,10 +19,9 @@ from romul_sim.churn import (
     generate,
     most_machines,
 )
-from romul_sim.fakes import Durations
-from romul_sim.record import Record, is_record, read_record
-from romul_sim.sweep import POLICIES
-from romul_sim.trace_files import read_trace, write_trace
+from romul_sim.churn.trace_files import read_trace, write_trace
+from romul_sim.cluster.fakes import Durations
+from romul_sim.records.record import Record, is_record, read_record
 from romul_workers.tasks.toys import TOYS
 
 TRIAL_S = 1800.0

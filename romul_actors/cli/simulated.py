@@ -7,9 +7,9 @@ from typing import Any
 from romul_actors.cli.printing import Console, Table
 from romul_actors.observe.snapshot import age
 from romul_actors.protocol.statuses import ENDED
-from romul_sim.churn import Trace, most_machines
-from romul_sim.scenario import slots
-from romul_sim.sweep import SweepJob
+from romul_sim.churn.scenario import slots
+from romul_sim.churn.sweep import SweepJob
+from romul_sim.churn.trace import Trace, most_machines
 
 
 def seconds(value: float) -> str:

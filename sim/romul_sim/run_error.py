@@ -21,7 +21,8 @@ class RunError(RomulError):
         if isinstance(error, RomulError):
             return cls(f"{run}: {error}")
         trace, here = error.__traceback__, Path(__file__).parent
-        while trace is not None and Path(trace.tb_frame.f_code.co_filename).parent == here:
+        own = (here, here / "bench")
+        while trace is not None and Path(trace.tb_frame.f_code.co_filename).parent in own:
             trace = trace.tb_next
         text = "".join(traceback.format_exception(type(error), error, trace)).strip()
         return cls(f"{run}: {type(error).__name__}: {error}\n\n{text}")

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from romul_actors.core.history import from_json
+from romul_sim.churn.scenario import Scenario
+from romul_sim.churn.simulation import simulate
 from romul_sim.golden import HistoryHash, canonical
 from romul_sim.lab import LabJob, play
-from romul_sim.scenario import Scenario
-from romul_sim.simulation import simulate
 from tests.golden import compare
 
 LINE: dict[str, Any] = {

@@ -2,7 +2,7 @@
 
 import json
 
-from romul_sim.record import read_record
+from romul_sim.records.record import read_record
 
 
 def run_with_a_lost_worker(system):

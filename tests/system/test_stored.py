@@ -7,7 +7,7 @@ import pytest
 import redis
 
 from romul_actors.core.history import to_json
-from romul_sim.record import read_record
+from romul_sim.records.record import read_record
 from tests.stored.listing import dump, load, write_folder
 
 FOLDERS = sorted(path for path in (Path(__file__).parents[1] / "stored").iterdir() if path.is_dir())

@@ -3,11 +3,11 @@
 import pytest
 
 from romul_actors.observe.snapshot import Snapshot, full_snapshot
-from romul_sim import scenario, simulation
-from romul_sim.churn import Change
-from romul_sim.fakes import Durations
-from romul_sim.scenario import Policy, Scenario
-from romul_sim.virtual_time import run
+from romul_sim.churn import scenario, simulation
+from romul_sim.churn.scenario import Policy, Scenario
+from romul_sim.churn.trace import Change
+from romul_sim.cluster.fakes import Durations
+from romul_sim.cluster.virtual_time import run
 
 
 @pytest.fixture(scope="session")

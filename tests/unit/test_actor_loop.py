@@ -45,7 +45,7 @@ from romul_actors.protocol.messages import VERSION, decode_event, decode_trial, 
 from romul_actors.protocol.slot_codec import text
 from romul_actors.store import Commit
 from romul_actors.store.memory import MemoryStore
-from romul_sim import virtual_time
+from romul_sim.cluster import virtual_time
 from tests.trials import declare
 from tests.unit.harness import Run, population
 

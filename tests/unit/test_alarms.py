@@ -12,7 +12,7 @@ from romul_actors.observe.snapshot import read_glance
 from romul_actors.protocol.messages import encode
 from romul_actors.protocol.statuses import ENDED
 from romul_actors.store.memory import MemoryStore
-from romul_sim.virtual_time import run
+from romul_sim.cluster.virtual_time import run
 from tests.trials import declare
 
 LEASE_S = 30.0

@@ -32,9 +32,9 @@ from romul_actors.core.optimizers import Optimizer
 from romul_actors.core.optimizers.truncation import Truncation
 from romul_actors.errors import CheckpointError, ExperimentError
 from romul_actors.protocol.experiment import Experiment, parse
-from romul_sim.churn import Change
-from romul_sim.scenario import Policy, Scenario
-from romul_sim.simulation import simulate
+from romul_sim.churn.scenario import Policy, Scenario
+from romul_sim.churn.simulation import simulate
+from romul_sim.churn.trace import Change
 from romul_workers import handed
 from romul_workers.tasks.toys import TOYS
 

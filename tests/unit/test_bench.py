@@ -14,13 +14,13 @@ import pytest
 from romul_actors.core.decide import decide
 from romul_actors.core.optimizers import OPTIMIZERS
 from romul_actors.errors import ExperimentError, OptimizerError
-from romul_sim import bench
 from romul_sim.baselines import PEERS
-from romul_sim.bench import BenchJob, canonical, jobs, key, play, play_all, shard
-from romul_sim.fingerprint import covered, fingerprint
+from romul_sim.bench import runs as bench
+from romul_sim.bench.fingerprint import covered, fingerprint
+from romul_sim.bench.results import Results
+from romul_sim.bench.runs import BenchJob, canonical, jobs, key, play, play_all, shard
+from romul_sim.bench.standings import curve, standings
 from romul_sim.play import ASYNCHRONOUS, SYNCHRONOUS, Run, Training, Winners
-from romul_sim.results import Results
-from romul_sim.standings import curve, standings
 from tests.conftest import romul, wait_for
 from tests.unit import bench_problems
 

@@ -12,7 +12,7 @@ from romul_actors.mqtt.bridge import Bridge
 from romul_actors.mqtt.broker import Broker
 from romul_actors.mqtt.connection import MqttConnection, protocols
 from romul_actors.mqtt.presence import no_status, status
-from romul_sim.virtual_time import run
+from romul_sim.cluster.virtual_time import run
 
 
 class Sweeping:

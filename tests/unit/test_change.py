@@ -15,8 +15,8 @@ from romul_actors.core.history import (
 from romul_actors.protocol.experiment import from_json
 from romul_actors.protocol.plan import settings
 from romul_actors.protocol.redeclare import redeclare
-from romul_sim.record import Record
-from romul_sim.replay import fork, verify
+from romul_sim.records.record import Record
+from romul_sim.records.replay import fork, verify
 from tests.trials import declare
 from tests.unit.harness import Run, bowl, population
 

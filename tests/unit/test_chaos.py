@@ -17,10 +17,10 @@ from romul_actors.core import reports as reports_module
 from romul_actors.store.memory import MemoryStore
 from romul_sim.chaos.run import ChaosCluster, play
 from romul_sim.chaos.schedule import KINDS, Chaos, draw, from_json, shrink, to_json
+from romul_sim.cluster.invariants import Excuses
+from romul_sim.cluster.network import WatchedStore
+from romul_sim.cluster.virtual_time import run, virtual_loop
 from romul_sim.faults import Fault
-from romul_sim.invariants import Excuses
-from romul_sim.network import WatchedStore
-from romul_sim.virtual_time import run, virtual_loop
 from romul_workers.attempt import Attempt
 from romul_workers.overlap import Overlap
 from romul_workers.reporting import Reporter

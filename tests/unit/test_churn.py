@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.random import default_rng
 
-from romul_sim.churn import (
+from romul_sim.churn.trace import (
     DAY_S,
     GENERATORS,
     Change,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.random import default_rng
 
-from romul_sim.comparison import (
+from romul_sim.bench.comparison import (
     RESAMPLES,
     Share,
     compare,

@@ -29,10 +29,10 @@ from romul_actors.dashboard.server import DashboardError, Serving
 from romul_actors.observe.snapshot import WorkerSnapshot
 from romul_actors.protocol.experiment import OptimizerSpec
 from romul_actors.store.memory import MemoryStore
-from romul_sim import scenario, simulation
-from romul_sim.churn import Change
-from romul_sim.scenario import Scenario
-from romul_sim.virtual_time import run
+from romul_sim.churn import scenario, simulation
+from romul_sim.churn.scenario import Scenario
+from romul_sim.churn.trace import Change
+from romul_sim.cluster.virtual_time import run
 from tests.trials import created, declare, failed, reported
 from tests.unit.harness import Run, population
 

@@ -18,8 +18,8 @@ from romul_actors.core.history import (
 )
 from romul_actors.core.optimizers import OPTIMIZERS
 from romul_actors.protocol.experiment import Experiment
-from romul_sim.record import Record
-from romul_sim.replay import fork, verify
+from romul_sim.records.record import Record
+from romul_sim.records.replay import fork, verify
 from tests.unit.harness import Run, bowl, population
 
 WITHOUT_LIBRARIES = [name for name in OPTIMIZERS if name not in ("tpe", "pb2")]

@@ -31,8 +31,8 @@ from romul_actors.protocol.plan import settings
 from romul_actors.protocol.slot_codec import read, write_meta, write_slot
 from romul_sim.play import ASYNCHRONOUS, Training
 from romul_sim.play import Run as Play
-from romul_sim.record import Record
-from romul_sim.replay import verify
+from romul_sim.records.record import Record
+from romul_sim.records.replay import verify
 from tests.trials import created, declare
 from tests.unit.harness import Run
 

@@ -13,8 +13,8 @@ from romul_actors.protocol.experiment import parse
 from romul_actors.protocol.plan import settings
 from romul_actors.protocol.redeclare import redeclare
 from romul_actors.protocol.slot_codec import read, write_meta, write_slot
-from romul_sim.record import Record
-from romul_sim.replay import verify
+from romul_sim.records.record import Record
+from romul_sim.records.replay import verify
 from tests.unit.harness import Run, bowl, population
 
 TOML = """\

@@ -10,7 +10,7 @@ from romul_actors.protocol.messages import decode_event, decode_trial, encode
 from romul_actors.store import Commit, Hold
 from romul_actors.store.memory import MemoryStore
 from romul_actors.waiting import cancel
-from romul_sim.virtual_time import run
+from romul_sim.cluster.virtual_time import run
 from romul_workers.affinity import Affinity
 from romul_workers.overlap import LEAST_S, LOOK_S, TIMES, Overlap
 from romul_workers.trainer import Failure, Restored, Success, ignore

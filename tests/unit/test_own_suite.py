@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from romul_sim import bench
-from romul_sim.bench import BenchJob, key
-from romul_sim.fingerprint import covered, fingerprint
+from romul_sim.bench import runs as bench
+from romul_sim.bench.fingerprint import covered, fingerprint
+from romul_sim.bench.runs import BenchJob, key
 
 PROBLEMS = """\
 from functools import partial

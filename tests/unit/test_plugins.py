@@ -18,8 +18,8 @@ from romul_actors.protocol.plan import load
 from romul_actors.store.memory import MemoryStore
 from romul_actors.store.opening import open_store
 from romul_actors.store.redis import RedisStore
-from romul_sim.bench import BenchJob, key, optimizer_source, play
-from romul_sim.fingerprint import fingerprint
+from romul_sim.bench.fingerprint import fingerprint
+from romul_sim.bench.runs import BenchJob, key, optimizer_source, play
 from romul_sim.run_error import RunError
 from tests.conftest import romul_anew as command
 

@@ -28,15 +28,15 @@ from romul_actors.errors import ExperimentError, RomulError, UnknownExperimentEr
 from romul_actors.protocol.experiment import load
 from romul_actors.protocol.messages import encode
 from romul_actors.store.memory import MemoryStore
-from romul_sim import scenario as scenario_module
-from romul_sim.churn import Pool, generate, with_notice
+from romul_sim.churn import scenario as scenario_module
+from romul_sim.churn.scenario import Policy, Scenario
+from romul_sim.churn.simulation import Simulation, simulate
+from romul_sim.churn.trace import Pool, generate, with_notice
+from romul_sim.churn.trace_files import read_trace
+from romul_sim.cluster.virtual_time import run
 from romul_sim.drill.schedule import read_schedule as read_faults
-from romul_sim.record import RecordError, is_record, machines_of, read_record, record
-from romul_sim.replay import fork, simulated_loss, verify, with_settings
-from romul_sim.scenario import Policy, Scenario
-from romul_sim.simulation import Simulation, simulate
-from romul_sim.trace_files import read_trace
-from romul_sim.virtual_time import run
+from romul_sim.records.record import RecordError, is_record, machines_of, read_record, record
+from romul_sim.records.replay import fork, simulated_loss, verify, with_settings
 from romul_workers.schedule import read_schedule
 from tests.conftest import romul
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from romul_sim.bench import BenchJob, job_of, jobs, key, play
-from romul_sim.rekeying import NOTE, RekeyError, differences, rekey, sample
-from romul_sim.results import Results, read_lines
+from romul_sim.bench.rekeying import NOTE, RekeyError, differences, rekey, sample
+from romul_sim.bench.results import Results, read_lines
+from romul_sim.bench.runs import BenchJob, job_of, jobs, key, play
 from tests.conftest import romul
 from tests.unit import bench_problems
 

@@ -12,12 +12,9 @@ from numpy.random import default_rng
 from romul_actors.core import history
 from romul_actors.core.history import ReportStale, TrialFailed, TrialReleased, TrialReported
 from romul_actors.store.memory import MemoryStore
-from romul_sim.churn import Change, Pool, from_counts, generate
-from romul_sim.fakes import Durations, Pace
-from romul_sim.invariants import InvariantWatch
-from romul_sim.scenario import Policy, Scenario, slots
-from romul_sim.simulation import Simulation, simulate
-from romul_sim.sweep import (
+from romul_sim.churn.scenario import Policy, Scenario, slots
+from romul_sim.churn.simulation import Simulation, simulate
+from romul_sim.churn.sweep import (
     SweepError,
     SweepJob,
     SweepResult,
@@ -27,7 +24,10 @@ from romul_sim.sweep import (
     compare,
     policy,
 )
-from romul_sim.virtual_time import Clock, DeadlockError, VirtualLoop, machine_clock, run
+from romul_sim.churn.trace import Change, Pool, from_counts, generate
+from romul_sim.cluster.fakes import Durations, Pace
+from romul_sim.cluster.invariants import InvariantWatch
+from romul_sim.cluster.virtual_time import Clock, DeadlockError, VirtualLoop, machine_clock, run
 from tests.conftest import romul, romul_anew
 
 pytestmark = pytest.mark.usefixtures("quiet")

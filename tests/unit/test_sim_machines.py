@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from romul_actors.core.history import SecondCopyStarted, TrialReleased, TrialReported
 from romul_actors.core.rng import generator
 from romul_actors.store.memory import MemoryStore
-from romul_sim.churn import Change
-from romul_sim.fakes import Durations, Pace, Streams
-from romul_sim.scenario import Policy, Scenario
-from romul_sim.simulation import simulate
-from romul_sim.virtual_time import run, virtual_loop
+from romul_sim.churn.scenario import Policy, Scenario
+from romul_sim.churn.simulation import simulate
+from romul_sim.churn.trace import Change
+from romul_sim.cluster.fakes import Durations, Pace, Streams
+from romul_sim.cluster.virtual_time import run, virtual_loop
 from romul_workers.attempt import Attempt
 
 pytestmark = pytest.mark.usefixtures("quiet")

@@ -77,7 +77,9 @@ def test_modules_are_short_and_flat():
 
 
 # Traces of machines and the frames of a record have a key of that name, too.
-TRACES = {ROOT / "sim" / "romul_sim" / name for name in ("record.py", "trace_files.py")}
+TRACES = {
+    ROOT / "sim" / "romul_sim" / name for name in ("records/record.py", "churn/trace_files.py")
+}
 
 
 def names_of_events(path: Path) -> list[int]:

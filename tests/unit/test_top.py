@@ -9,7 +9,7 @@ from romul_actors.cli.top import Screen, sparkline
 from romul_actors.core.history import ControlIgnored, from_json
 from romul_actors.observe.snapshot import WorkerSnapshot
 from romul_actors.store.memory import MemoryStore
-from romul_sim.virtual_time import run
+from romul_sim.cluster.virtual_time import run
 from tests.trials import created, declare, failed
 
 

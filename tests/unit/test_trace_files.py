@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.random import default_rng
 
-from romul_sim import trace_files
-from romul_sim.churn import DAY_S, GENERATORS, Change, Pool, Trace, TraceError, generate
-from romul_sim.trace_files import line_of, read_trace, write_trace
+from romul_sim.churn import trace_files
+from romul_sim.churn.trace import DAY_S, GENERATORS, Change, Pool, Trace, TraceError, generate
+from romul_sim.churn.trace_files import line_of, read_trace, write_trace
 from tests.conftest import romul
 
 ARRIVES = '{"at": 0, "machine": "a", "event": "arrives"}'

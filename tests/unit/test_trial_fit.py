@@ -12,7 +12,7 @@ from romul_actors.protocol.experiment import parse
 from romul_actors.protocol.messages import decode_trial, encode
 from romul_actors.protocol.trial_fit import check_fit, declared_parameters
 from romul_actors.store.memory import MemoryStore
-from romul_sim.virtual_time import run
+from romul_sim.cluster.virtual_time import run
 from romul_workers.trainer import Success
 from tests.trials import TRIAL
 from tests.unit.test_kinds import KINDS

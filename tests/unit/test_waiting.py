@@ -11,7 +11,7 @@ from romul_actors.mqtt.broker import Broker
 from romul_actors.mqtt.connection import MqttConnection
 from romul_actors.store.redis import RedisStore
 from romul_actors.waiting import Wakeup, cancel, reraise_cancellation
-from romul_sim.virtual_time import run
+from romul_sim.cluster.virtual_time import run
 
 
 async def ends_as_it_is_cancelled(work):

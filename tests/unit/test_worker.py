@@ -14,7 +14,7 @@ from romul_actors.mqtt.connection import MqttConnection
 from romul_actors.protocol.messages import VERSION, decode_event, encode
 from romul_actors.store import Commit
 from romul_actors.store.memory import MemoryStore
-from romul_sim.virtual_time import run
+from romul_sim.cluster.virtual_time import run
 from romul_workers.admission import LEFT_S
 from romul_workers.outages import FREE_S, Outages
 from romul_workers.shutdown import LAST_S

@@ -15,13 +15,13 @@ from numpy.random import default_rng
 from romul_actors.core.history import Line
 from romul_actors.protocol.experiment import Experiment
 from romul_sim.chaos.schedule import Chaos
-from romul_sim.cluster import Cluster, Process, WorkerProcess, wrong_clock
-from romul_sim.fakes import Durations
+from romul_sim.cluster.cluster import Cluster, Process, WorkerProcess, wrong_clock
+from romul_sim.cluster.fakes import Durations
+from romul_sim.cluster.invariants import Excuses, Violation
+from romul_sim.cluster.network import MachineStore
+from romul_sim.cluster.virtual_time import Clock, DeadlockError, run, virtual_loop
 from romul_sim.faults import Fault
 from romul_sim.golden import HistoryHash
-from romul_sim.invariants import Excuses, Violation
-from romul_sim.network import MachineStore
-from romul_sim.virtual_time import Clock, DeadlockError, run, virtual_loop
 from romul_workers.tasks.toys import TOYS
 from romul_workers.worker import WorkerSettings
 

@@ -17,7 +17,7 @@ from typing import Any, cast, get_args
 
 from romul_actors.errors import RomulError
 from romul_actors.protocol.mistakes import shown, unknown_key, unreadable
-from romul_sim.churn import (
+from romul_sim.churn.trace import (
     LONGEST_S,
     MOST_CHANGES,
     MOST_MACHINES,
@@ -29,7 +29,7 @@ from romul_sim.churn import (
 )
 
 FRAMES = ("record", "history")
-"""Events in a record that do not belong to a machine (`record.py`)."""
+"""Events in a record that do not belong to a machine (`records/record.py`)."""
 LONGEST_LINE = 2**24
 """Most characters in a line, and in a file of counts."""
 LONGEST_FILE = 2**30

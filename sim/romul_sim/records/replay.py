@@ -36,11 +36,11 @@ from romul_actors.errors import ExperimentError, RomulError
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.mistakes import mistakes_of
 from romul_actors.protocol.plan import settings
-from romul_sim.beginning import at_the_beginning, in_space, settings_at
-from romul_sim.fakes import Durations
-from romul_sim.record import Record, RecordError
-from romul_sim.scenario import Policy, Scenario
-from romul_sim.simulation import simulate
+from romul_sim.churn.scenario import Policy, Scenario
+from romul_sim.churn.simulation import simulate
+from romul_sim.cluster.fakes import Durations
+from romul_sim.records.beginning import at_the_beginning, in_space, settings_at
+from romul_sim.records.record import Record, RecordError
 from romul_workers.tasks.toys import TOYS
 
 _TOYS = "romul_workers.tasks.toys"

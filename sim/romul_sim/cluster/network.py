@@ -11,8 +11,8 @@ from romul_actors.errors import StoreUnavailableError
 from romul_actors.protocol.messages import decode_trial
 from romul_actors.store import Commit, Committed, Lease
 from romul_actors.store.memory import MemoryStore
-from romul_sim.invariants import InvariantWatch, Violation
-from romul_sim.virtual_time import RESOLUTION_S, virtual_loop
+from romul_sim.cluster.invariants import InvariantWatch, Violation
+from romul_sim.cluster.virtual_time import RESOLUTION_S, virtual_loop
 
 KEPT_MS = 30_000
 """How far back in time the store can go, in milliseconds."""

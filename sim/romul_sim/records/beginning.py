@@ -13,7 +13,7 @@ from romul_actors.core.population import Population
 from romul_actors.core.settings import Settings
 from romul_actors.core.space import FloatParameter, IntParameter, Space, VectorParameter
 from romul_actors.protocol.experiment import Experiment
-from romul_sim.record import Record
+from romul_sim.records.record import Record
 
 
 def at_the_beginning(record: Record) -> Experiment:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from romul_sim.baselines import PEERS
-from romul_sim.bench import RunLine
-from romul_sim.comparison import ENOUGH, Scores, Share, compare, median, quartiles
+from romul_sim.bench.comparison import ENOUGH, Scores, Share, compare, median, quartiles
+from romul_sim.bench.runs import RunLine
 
 
 def scores(lines: Sequence[RunLine], problems: Sequence[str], optimizers: Sequence[str]) -> Scores:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from romul_actors.errors import ExperimentError
 from romul_actors.protocol.experiment import from_values
-from romul_sim.bench import SUITE, BenchJob, key, suite
+from romul_sim.bench.runs import SUITE, BenchJob, key, suite
 
 _PARTS = ("SUITE", "DEVELOP", "REPORT")
 _FIELDS = ("space", "steps", "step", "test", "identity")

@@ -21,14 +21,14 @@ from romul_actors.core.history import (
     TrialReported,
 )
 from romul_actors.waiting import cancel
-from romul_sim.churn import Change, with_notice
-from romul_sim.cluster import Cluster, WorkerProcess, wrong_clock
+from romul_sim.churn.ledger import Ledger, MachineTime
+from romul_sim.churn.scenario import LOOKS_A_LEASE, Scenario, experiment, longest_pace_s
+from romul_sim.churn.trace import Change, with_notice
+from romul_sim.cluster.cluster import Cluster, WorkerProcess, wrong_clock
+from romul_sim.cluster.invariants import Excuses, Violation
+from romul_sim.cluster.network import MachineStore
+from romul_sim.cluster.virtual_time import run, virtual_loop
 from romul_sim.golden import HistoryHash
-from romul_sim.invariants import Excuses, Violation
-from romul_sim.ledger import Ledger, MachineTime
-from romul_sim.network import MachineStore
-from romul_sim.scenario import LOOKS_A_LEASE, Scenario, experiment, longest_pace_s
-from romul_sim.virtual_time import run, virtual_loop
 from romul_workers.tasks.toys import TOYS
 from romul_workers.worker import WorkerSettings
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from romul_actors.observe import html as page
-from romul_sim.ledger import CAUSES, Ledger
+from romul_sim.churn.ledger import CAUSES, Ledger
 
 COLOURS = {
     "useful": "#2a7f62",

@@ -1,6 +1,6 @@
 """Records of real runs: what happened to machines, and every line of history, with times.
 
-A record is also a trace (`churn.py`): another search can be simulated on the recorded machines. Its
+A record is also a trace (`churn/`): another search can be simulated on the recorded machines. Its
 history holds every event that led to decisions, so the decisions can be replayed (`replay.py`).
 """
 
@@ -29,8 +29,8 @@ from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.experiment import from_json as experiment_of
 from romul_actors.protocol.statuses import ENDED
 from romul_actors.store import Store
-from romul_sim.churn import Change
-from romul_sim.trace_files import line_of, numbered_lines, read_trace
+from romul_sim.churn.trace import Change
+from romul_sim.churn.trace_files import line_of, numbered_lines, read_trace
 
 VERSION = 1
 LEAVING = ("lost", "preempted", "drained")

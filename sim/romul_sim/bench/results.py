@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from romul_actors.errors import ExperimentError
-from romul_sim.bench import RunLine
+from romul_sim.bench.runs import RunLine
 
 ORDER = ("problem", "optimizer", "population", "conditions", "steps", "seed", "key")
 """Fields by which the lines are sorted."""

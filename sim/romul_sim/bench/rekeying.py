@@ -16,8 +16,8 @@ from pathlib import Path
 from numpy.random import default_rng
 
 from romul_actors.errors import ExperimentError, RomulError
-from romul_sim.bench import RunLine
-from romul_sim.results import Results
+from romul_sim.bench.results import Results
+from romul_sim.bench.runs import RunLine
 
 SHARE = 0.05
 """Share of the lines that are run again."""

@@ -11,8 +11,8 @@ from numpy.random import Generator
 from romul_actors.core.events import TrialMessage
 from romul_actors.core.rng import generator
 from romul_actors.protocol.experiment import Experiment
-from romul_sim.invariants import InvariantWatch
-from romul_sim.virtual_time import RESOLUTION_S, virtual_loop
+from romul_sim.cluster.invariants import InvariantWatch
+from romul_sim.cluster.virtual_time import RESOLUTION_S, virtual_loop
 from romul_workers.tasks.toys import State, Toy
 from romul_workers.trainer import Ending, Failure, Restored, Stopped, Success, Trainer, ignore
 

@@ -1,0 +1,1 @@
+"""`romul bench`: runs of optimizers on real training problems, kept and compared."""

@@ -1,0 +1,1 @@
+"""Records of real runs, which are decided again."""
