@@ -20,7 +20,7 @@ from romul_actors.store import ActorStore, Commit, LineText
 
 
 @dataclass(slots=True)
-class HeldExperiment:
+class CachedExperiment:
     """An actor's copy of an experiment. It is valid only while the stored version is the same."""
 
     experiment: Experiment
@@ -37,7 +37,7 @@ class HeldExperiment:
     """Whether the stored protocol version of its trials is this actor's."""
 
 
-async def load(store: ActorStore, name: str) -> HeldExperiment:
+async def load(store: ActorStore, name: str) -> CachedExperiment:
     """Read an experiment from the store.
 
     Raises:
@@ -59,7 +59,7 @@ async def load(store: ActorStore, name: str) -> HeldExperiment:
         raise UndecidableError(
             f"its stored data cannot be read ({type(error).__name__}: {error})"
         ) from error
-    return HeldExperiment(
+    return CachedExperiment(
         experiment,
         stored.version,
         population,
@@ -72,7 +72,7 @@ async def load(store: ActorStore, name: str) -> HeldExperiment:
 
 
 def decide_and_write(
-    held: HeldExperiment, events: Sequence[Stamped], entries: Sequence[str], nonce: str
+    cached: CachedExperiment, events: Sequence[Stamped], entries: Sequence[str], nonce: str
 ) -> tuple[Decision, Commit]:
     """Decide events and make a commit of the decision; see `decide_all` and `commit_of`.
 
@@ -82,22 +82,22 @@ def decide_and_write(
         RomulError: the message of a trial is too long.
     """
     try:
-        decision = decide_all(held.population, events)
-        return decision, commit_of(held, events, decision, entries, nonce)
+        decision = decide_all(cached.population, events)
+        return decision, commit_of(cached, events, decision, entries, nonce)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
         # An invalid move is an error of the optimizer too. Changing a constant may correct both.
         if isinstance(error, RomulError) and not isinstance(error, OptimizerError | SpaceError):
             raise
-        name = held.population.settings.optimizer.name
+        name = cached.population.settings.optimizer.name
         raise UndecidableError(
             f"the decision failed ({type(error).__name__}: {error}) with optimizer {name!r}"
         ) from error
 
 
 def commit_of(
-    held: HeldExperiment,
+    cached: CachedExperiment,
     events: Sequence[Stamped],
     decision: Decision,
     entries: Sequence[str],
@@ -105,27 +105,27 @@ def commit_of(
 ) -> Commit:
     """The commit that writes a decision to the store.
 
-    This updates the checkpoint counts of `held`. If the commit fails, discard `held`.
+    This updates the checkpoint counts of `cached`. If the commit fails, discard `cached`.
 
     Args:
-        held: the experiment before the decision.
+        cached: the experiment before the decision.
         events: the events that were decided, in order of arrival.
         decision: the decision.
         entries: ids of the inbox entries to acknowledge.
         nonce: makes the next version unique.
     """
-    before, after, metric = held.population, decision.population, held.experiment.metric
+    before, after, metric = cached.population, decision.population, cached.experiment.metric
     slots = [] if after is before else changed(before.slots, after.slots)
-    garbage = held.needed.follow(before, after, slots, [stamped.event for stamped in events])
+    garbage = cached.needed.follow(before, after, slots, [stamped.event for stamped in events])
     meta = dict(write_meta(after, metric, before)) if after is not before else {}
-    if (says := "\n".join(held.left_out)) != held.said:
+    if (says := "\n".join(cached.left_out)) != cached.said:
         meta["left_out"] = says
-    if not held.is_spoken:
+    if not cached.is_spoken:
         meta["protocol"] = str(VERSION)
-    if (other := redeclared(held, after)) is not None:
+    if (other := redeclared(cached, after)) is not None:
         meta["spec"] = other.model_dump_json()
     return Commit(
-        version=held.version,
+        version=cached.version,
         nonce=nonce,
         entries=entries,
         meta=meta,
@@ -133,8 +133,8 @@ def commit_of(
         trials=[encode(trial) for trial in decision.trials],
         parents=[trial.parent or "" for trial in decision.trials],
         history=[LineText.of(line, text(shorten(to_json(line)))) for line in decision.history],
-        history_keep=held.experiment.history_keep,
-        garbage=garbage if held.experiment.keep_checkpoints != "all" else [],
+        history_keep=cached.experiment.history_keep,
+        garbage=garbage if cached.experiment.keep_checkpoints != "all" else [],
     )
 
 
@@ -154,18 +154,18 @@ def _written(
     return fields
 
 
-def adopt(held: HeldExperiment, population: Population, version: str) -> None:
-    """Update `held` after a successful commit."""
-    other = redeclared(held, population)
-    held.said, held.is_spoken = "\n".join(held.left_out), True
+def adopt(cached: CachedExperiment, population: Population, version: str) -> None:
+    """Update `cached` after a successful commit."""
+    other = redeclared(cached, population)
+    cached.said, cached.is_spoken = "\n".join(cached.left_out), True
     if other is not None:
-        held.experiment, held.left_out = other, left_out(other, population.status)
-    held.version, held.population = version, population
+        cached.experiment, cached.left_out = other, left_out(other, population.status)
+    cached.version, cached.population = version, population
 
 
-def redeclared(held: HeldExperiment, population: Population) -> Experiment | None:
+def redeclared(cached: CachedExperiment, population: Population) -> Experiment | None:
     """The declaration with the changes of an operator; None if there are none."""
-    before = held.population.settings
+    before = cached.population.settings
     if population.settings is before:
         return None
-    return redeclare(held.experiment, before, population.settings)
+    return redeclare(cached.experiment, before, population.settings)

@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from math import inf
 
-from romul_actors.actor.batch import HeldExperiment, adopt, decide_and_write, load
+from romul_actors.actor.batch import CachedExperiment, adopt, decide_and_write, load
 from romul_actors.actor.inbox import decode
 from romul_actors.actor.leases import expire
 from romul_actors.actor.precedence import gives_way, nonce_of
@@ -98,7 +98,7 @@ class Actor:
             except StoreError as error:
                 log.warning("%s; trying again", error)
                 for search in self._searches.values():
-                    search.held = None
+                    search.cached = None
                 self._silence.note()
                 await pause(BACKOFF_S, stop)
         # Names are not reused: without this, the lists of readers would grow with every actor.
@@ -118,9 +118,9 @@ class Actor:
             return
         now_s = asyncio.get_running_loop().time()
         if self._next_release_s() <= now_s:
-            await self._silence.heed(self._release(now_s))
+            await self._silence.timed(self._release_offers(now_s))
         block_ms = max(1, int(1000 * min(self._pace_s, self._next_release_s() - now_s)))
-        entries = await self._silence.heed(self._read(block_ms), block_ms / 1000)
+        entries = await self._silence.timed(self._read(block_ms), block_ms / 1000)
         for name, batch in itertools.groupby(entries, key=lambda entry: entry.experiment):
             # `_apart` would cost a tenth of the time of a small decision.
             try:
@@ -182,7 +182,7 @@ class Actor:
 
     def _leave(self, name: str) -> None:
         """Drop the copy of an experiment, and stop reading its inbox."""
-        self._searches[name].held = None
+        self._searches[name].cached = None
         if name in self._open:
             self._open.remove(name)
 
@@ -219,7 +219,7 @@ class Actor:
         try:
             await self._answer(name, entries)
         except UndecidableError:
-            self._searches[name].held = None
+            self._searches[name].cached = None
             await self._answer_apart(name)
 
     async def _answer(self, name: str, entries: Sequence[Entry]) -> None:
@@ -228,11 +228,11 @@ class Actor:
             if await self._decide(name, entries):
                 return
             search = self._searches[name]
-            search.held = None
-            held = await self._hold(name)
-            if gives_way(name, self._name, held.version):
+            search.cached = None
+            cached = await self._cached(name)
+            if gives_way(name, self._name, cached.version):
                 now_s = asyncio.get_running_loop().time()
-                search.leave(held.population.counts.reported, now_s)
+                search.leave(cached.population.counts.reported, now_s)
             entries = await self._store.pending(name, self._name, BATCH)
 
     async def _answer_apart(self, name: str) -> None:
@@ -247,7 +247,7 @@ class Actor:
             try:
                 await self._answer(name, [entry])
             except UndecidableError as error:
-                self._searches[name].held = None
+                self._searches[name].cached = None
                 if requests[entry.id].action in ("change", "bounds"):
                     # It must not be applied again after a later change that removes the fault.
                     unusable = [(entry.id, str(error), entry.body)]
@@ -264,24 +264,24 @@ class Actor:
 
     async def _decide(self, name: str, entries: Sequence[Entry]) -> bool:
         """Decide and commit a batch. Return False if another actor has committed first."""
-        held = await self._hold(name)
+        cached = await self._cached(name)
         usable = await decode(self._store, name, entries)
         if not usable:
             return True
         self._commits += 1
         decision, commit = decide_and_write(
-            held,
+            cached,
             [Stamped(event, entry.at_ms) for entry, event in usable],
             [entry.id for entry, _ in usable],
             nonce=nonce_of(self._name, self._commits),
         )
-        committed = await self._silence.heed(self._store.commit(name, self._name, commit))
+        committed = await self._silence.timed(self._store.commit(name, self._name, commit))
         if committed is None:
             self.outrun += 1
             log.debug("%s: another actor decided first", name)
             return False
-        before, after = held.population, decision.population
-        adopt(held, after, committed.version)
+        before, after = cached.population, decision.population
+        adopt(cached, after, committed.version)
         self._searches[name].release_after(committed.release_ms)
         if self._on_commit is not None and decision.history:
             self._on_commit(name, decision.history)
@@ -290,24 +290,24 @@ class Actor:
             log.info("%s: %s %s", name, after.status, after.reason)
         return True
 
-    async def _hold(self, name: str) -> HeldExperiment:
+    async def _cached(self, name: str) -> CachedExperiment:
         """The actor's copy of an experiment, read from the store if there is none."""
         search = self._searches[name]
-        if search.held is None:
-            search.held = await self._silence.heed(load(self._store, name))
+        if search.cached is None:
+            search.cached = await self._silence.timed(load(self._store, name))
             if not search.warned:
                 search.warned = True
-                for text in search.held.left_out:
+                for text in search.cached.left_out:
                     log.warning("experiment %s: %s", name, text)
-        return search.held
+        return search.cached
 
-    async def _release(self, now_s: float) -> None:
+    async def _release_offers(self, now_s: float) -> None:
         """Release the offers that are due."""
         due = {name: each for name, each in self._searches.items() if each.release_s <= now_s}
         for name, search in due.items():
             search.release_s = inf
             async with self._apart(name):
-                self._searches[name].release_after(await self._store.release(name))
+                self._searches[name].release_after(await self._store.release_offers(name))
 
     def _next_release_s(self) -> float:
         """When the next offers are due to be released, in the event loop's time."""
@@ -317,10 +317,10 @@ class Actor:
 
     async def _upkeep(self) -> None:
         """Look for new experiments, entries of dead actors, and leases that have ended."""
-        statuses = await self._silence.heed(self._store.experiments())
+        statuses = await self._silence.timed(self._store.experiments())
         self._open = [name for name in statuses if self._only is None or name in self._only]
         for name in self._searches.keys() - statuses.keys():
-            if self._searches.pop(name).held is not None:
+            if self._searches.pop(name).cached is not None:
                 # If the server has lost its data, no other message reports it.
                 log.warning("experiment %s is gone from the server", name)
         for name in self._open.copy():
@@ -330,36 +330,36 @@ class Actor:
     async def _keep(self, name: str, status: str) -> None:
         """Do the periodic work of one experiment."""
         try:
-            held = await self._hold(name)
+            cached = await self._cached(name)
         except UNREAD:
             if status not in OVER:
                 await self._stop_unread(name)
             raise
-        lease_s, version = held.experiment.timeouts.lease_s, held.version
+        lease_s, version = cached.experiment.timeouts.lease_s, cached.version
         if self._searches[name].fault is not None:
             await self._answer_apart(name)
         left = self._store.take_over(name, self._name, TAKE_OVER_MS, BATCH)
-        await self._answer_if_possible(name, await self._silence.heed(left))
+        await self._answer_if_possible(name, await self._silence.timed(left))
         # No heartbeat could arrive while the store was silent: every lease gets its full time.
         if self._silence.over_s() >= lease_s and status != "submitted":
             sweep = self._store.sweep(name, self._name, int(1000 * lease_s), BATCH, version=version)
-            await expire(self._store, name, await self._silence.heed(sweep))
+            await expire(self._store, name, await self._silence.timed(sweep))
         if status == "running":
             await self._tick(name, lease_s)
             await self._reconcile(name, max(RECONCILE_S, lease_s))
         search = self._searches[name]
         # The experiment is served again: clear the fault, so that a later one is reported anew.
-        if search.fault is not None or (search.held is not None and search.held.faulty):
+        if search.fault is not None or (search.cached is not None and search.cached.faulty):
             search.fault = None
             await self._store_fault(name, "")
-            if search.held is not None:
-                search.held.faulty = False
+            if search.cached is not None:
+                search.cached.faulty = False
 
     async def _tick(self, name: str, lease_s: float) -> None:
         """Send a tick to a population if it is due, and remove workers that are long gone."""
         now_s = asyncio.get_running_loop().time()
         search = self._searches[name]
-        population = None if search.held is None else search.held.population
+        population = None if search.cached is None else search.cached.population
         every_s = tick_every_s(population, self._pace_s)
         if now_s - search.ticked_s < every_s:
             return
@@ -368,7 +368,7 @@ class Actor:
             await self._store.present([name], worker, {})
         alive = sum([age_ms < 1000 * lease_s for age_ms in ages.values()])
         tick = encode(Tick(workers=alive))
-        await self._silence.heed(self._store.tick(name, tick, int(1000 * every_s)))
+        await self._silence.timed(self._store.tick(name, tick, int(1000 * every_s)))
         search.ticked_s = now_s
 
     async def _stop_unread(self, name: str) -> None:
@@ -383,11 +383,11 @@ class Actor:
         """Release attempts that are neither queued nor leased nor reported."""
         now_s = asyncio.get_running_loop().time()
         search = self._searches[name]
-        held = search.held
-        if held is None or now_s - search.reconciled_s < every_s:
+        cached = search.cached
+        if cached is None or now_s - search.reconciled_s < every_s:
             return
         outstanding = await self._store.outstanding(name)
-        if outstanding.version != held.version:
+        if outstanding.version != cached.version:
             return
         search.reconciled_s = now_s
         await self._store.forget_readers(name, FORGET_MS)
@@ -395,6 +395,6 @@ class Actor:
             # `_tick` removes the workers that serve the experiment.
             if not serves(seen) and seen["age_ms"] > FORGET_MS:
                 await self._store.present([name], worker, {})
-        for missing in missing_attempts(held.population, outstanding):
+        for missing in missing_attempts(cached.population, outstanding):
             log.warning("%s: trial %s was not in any queue: queued again", name, missing.trial)
             await self._store.send(name, encode(missing))

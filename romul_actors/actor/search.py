@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass
 from math import inf
 
-from romul_actors.actor.batch import HeldExperiment
+from romul_actors.actor.batch import CachedExperiment
 from romul_actors.actor.timing import GIVE_WAY_S
 
 
@@ -13,7 +13,7 @@ class Search:
     """The state of a search in an actor. Times are in seconds of the event loop's clock.
 
     Attributes:
-        held: the experiment as last read or committed; None if it must be read.
+        cached: the experiment as last read or committed; None if it must be read.
         fault: why the search could not be served; None if it is served.
         warned: whether the actor has logged the options that it ignores.
         release_s: when offers to single workers are due to be released to all.
@@ -24,7 +24,7 @@ class Search:
         left_at: number of results counted when this was last checked.
     """
 
-    held: HeldExperiment | None = None
+    cached: CachedExperiment | None = None
     fault: str | None = None
     warned: bool = False
     release_s: float = inf

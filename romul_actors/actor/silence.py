@@ -16,7 +16,7 @@ class Silence:
     def __init__(self) -> None:
         self._last_s = -inf
 
-    async def heed(self, call: Awaitable[T], wait_s: float = 0.0) -> T:
+    async def timed(self, call: Awaitable[T], wait_s: float = 0.0) -> T:
         """Await a call of the store that may block for `wait_s`, and note if the store was silent.
 
         The duration is measured because the client retries for up to a minute without an error.

@@ -101,7 +101,7 @@ class SlotState:
     parking: bool = False
     discarded: bool = False
 
-    def heed(self, line: SlotParked | SlotResumed | SlotPinned | SlotUnpinned) -> None:
+    def apply(self, line: SlotParked | SlotResumed | SlotPinned | SlotUnpinned) -> None:
         """Apply a line that concerns no trial."""
         match line:
             case SlotParked():
@@ -216,7 +216,7 @@ class Feed:
                 self._add_lost_attempt(line)
             case SlotParked() | SlotResumed() | SlotPinned() | SlotUnpinned():
                 if line.slot in self.slots:
-                    self.slots[line.slot].heed(line)
+                    self.slots[line.slot].apply(line)
             case SearchFailed() | SearchResumed() | SearchFinished() | SearchStopped():
                 self._follow(line)
             case SearchExtended():

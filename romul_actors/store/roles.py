@@ -277,7 +277,7 @@ class ActorStore(ReaderStore, QueueStore):
         """
 
     @abstractmethod
-    async def release(self, name: str) -> int | None:
+    async def release_offers(self, name: str) -> int | None:
         """Put trials into the queue that were offered to a worker and not taken in time.
 
         Returns:

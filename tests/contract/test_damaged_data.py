@@ -181,7 +181,7 @@ async def test_what_a_worker_may_write_fails_no_commit_and_holds_up_no_trial(
     version = (await damaged.load("e")).version
     commit = Commit(version, [], {"status": "running"}, trials=[b"t", b"u"], parents=["0-0-1", ""])
     assert await damaged.commit("e", "a", commit) is not None
-    await damaged.release("e")
+    await damaged.release_offers("e")
     found = [await damaged.lease(["e"], "other", 0) for _ in range(4)]
     # A forged offer is a forged trial, as a worker's password may forge them anyway.
     assert {lease.body for lease in found if lease} - {b"m"} == {b"t", b"u"}
@@ -222,7 +222,7 @@ def calls(store):
     yield from (store.experiments, store.check)
     for method in ("spec", "reported", "load", "history", "dead", "outstanding", "workers"):
         yield lambda method=method: getattr(store, method)("e")
-    for method in ("ages", "leases", "depths", "affinity", "release"):
+    for method in ("ages", "leases", "depths", "affinity", "release_offers"):
         yield lambda method=method: getattr(store, method)("e")
     yield lambda: store.glance("e", ["status"], count=10)
     yield lambda: store.outputs("e", "0-0")

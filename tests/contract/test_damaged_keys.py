@@ -231,7 +231,7 @@ OFFER = {"w": "1 1 body"}
 @pytest.mark.parametrize(
     ("part", "call"),
     [
-        ("trials", lambda store: store.release("e")),
+        ("trials", lambda store: store.release_offers("e")),
         ("trials", lambda store: store.present(["e"], "w", {})),
         ("targeted", lambda store: store.lease(["e"], "w", 0, ["e"])),
     ],

@@ -105,7 +105,7 @@ async def test_an_offer_that_is_not_taken_in_time_goes_to_all(store):
     await holds(store, for_ms=0)
     await commit(store, b"t")
     assert await store.lease(["e"], "other", 0) is None
-    assert await store.release("e") is None
+    assert await store.release_offers("e") is None
     assert (await store.lease(["e"], "other", 0)).body == b"t"
     assert await store.lease(["e"], "w", 0, ["e"]) is None
     assert (await store.affinity("e")).released == 1
@@ -115,7 +115,7 @@ async def test_an_offer_in_its_time_stays(store):
     await made(store)
     await holds(store)
     await commit(store, b"t")
-    assert 0 < await store.release("e") <= LONG_MS
+    assert 0 < await store.release_offers("e") <= LONG_MS
     assert await store.lease(["e"], "other", 0) is None
     assert await store.sweep("e", "a", 0, 10) == []
     assert (await store.lease(["e"], "w", 0, ["e"])).body == b"t"
@@ -197,7 +197,7 @@ async def test_a_removed_experiment_takes_its_offers_along(store):
     await holds(store)
     await commit(store, b"t")
     assert await store.remove("e") is True
-    assert await store.release("e") is None
+    assert await store.release_offers("e") is None
     await made(store)
     assert (await store.depths("e"))["trials"] == 0
     assert (await store.affinity("e")).offers == 0

@@ -183,8 +183,8 @@ class Machine(RuleBasedStateMachine):
         self.leases += [[mine[0], theirs[0]] for mine, theirs in zip(*ordered, strict=True)]
 
     @rule(name=NAMES)
-    def release(self, name):
-        self.both(lambda store: store.release(name), lambda next_ms: next_ms is None)
+    def release_offers(self, name):
+        self.both(lambda store: store.release_offers(name), lambda next_ms: next_ms is None)
 
     @rule(data=st.data())
     def beat(self, data):

@@ -526,9 +526,9 @@ async def test_an_experiment_whose_data_fail_does_not_hold_up_the_others(clock, 
 
 async def test_leases_and_offers_of_a_damaged_experiment_do_not_hold_up_those_of_others(clock):
     class Unreleased(Damaged):
-        async def release(self, name):
+        async def release_offers(self, name):
             self._fail("release", [name])
-            return await super().release(name)
+            return await super().release_offers(name)
 
     store = Unreleased(clock)
     for name in ("bad", "e"):

@@ -157,7 +157,7 @@ def acknowledged_before_the_commit(patch):
     async def forgetful(self, names, actor, count, block_ms):
         entries = await read(self, names, actor, count, block_ms)
         for entry in entries:
-            self.memory.queue(entry.experiment, "inbox").held.pop(int(entry.id), None)
+            self.memory.queue(entry.experiment, "inbox").pending.pop(int(entry.id), None)
         return entries
 
     async def trusting(self, name, actor, commit):

@@ -39,8 +39,8 @@ class MemoryActor(MemoryReader, MemoryQueues, ActorStore):
         return entries
 
     async def pending(self, name: str, actor: str, count: int) -> list[Entry]:
-        held = self.memory.queue(name, "inbox").held
-        mine = sorted((i, item) for i, item in held.items() if item.holder == actor)
+        pending = self.memory.queue(name, "inbox").pending
+        mine = sorted((i, item) for i, item in pending.items() if item.holder == actor)
         return [_entry(name, i, item) for i, item in mine[:count]]
 
     async def take_over(self, name: str, actor: str, idle_ms: int, count: int) -> list[Entry]:
@@ -55,7 +55,7 @@ class MemoryActor(MemoryReader, MemoryQueues, ActorStore):
             return None
         inbox = found.inbox
         for entry_id in commit.entries:
-            item = inbox.held.get(int(entry_id))
+            item = inbox.pending.get(int(entry_id))
             if item is None or item.holder != actor:
                 return None
         found.meta.update(commit.meta)
@@ -84,7 +84,7 @@ class MemoryActor(MemoryReader, MemoryQueues, ActorStore):
         found.version, found.nonce = found.version + 1, commit.nonce
         return Committed(found.token, longest)
 
-    async def release(self, name: str) -> int | None:
+    async def release_offers(self, name: str) -> int | None:
         return self._release(name, None)
 
     def _release(self, name: str, gone: str | None) -> int | None:
@@ -130,7 +130,7 @@ class MemoryActor(MemoryReader, MemoryQueues, ActorStore):
             return []
         swept: list[tuple[Lease, str]] = []
         for entry_id in trials.idle(now - idle_ms):
-            last = trials.held[entry_id].holder or ""
+            last = trials.pending[entry_id].holder or ""
             if worker not in (None, last):
                 continue
             item = trials.take(entry_id, actor, now)

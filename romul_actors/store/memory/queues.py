@@ -14,7 +14,7 @@ from romul_actors.store.values import MAX_DEAD, MAX_DEAD_BODY, DeadLetter, Hold,
 
 def leased(memory: Memory, lease: Lease) -> Item | None:
     """The entry of a lease; None if the lease was lost."""
-    item = memory.queue(lease.experiment, "trials").held.get(int(lease.id))
+    item = memory.queue(lease.experiment, "trials").pending.get(int(lease.id))
     return item if item is not None and item.holder == lease.worker else None
 
 

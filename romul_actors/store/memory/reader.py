@@ -102,8 +102,8 @@ class MemoryReader(MemoryCatalog, ReaderStore):
         return "" if hold is None else hold.checkpoint
 
     async def leases(self, name: str) -> dict[str, str]:
-        held = self.memory.queue(name, "trials").held
-        return {str(i): item.holder or "" for i, item in sorted(held.items())}
+        pending = self.memory.queue(name, "trials").pending
+        return {str(i): item.holder or "" for i, item in sorted(pending.items())}
 
     async def depths(self, name: str) -> dict[str, int]:
         found = self.memory.look(name)

@@ -34,23 +34,23 @@ class Queue:
     """Entries by id: those not read yet, and those that an actor or worker holds."""
 
     fresh: dict[int, Item] = field(default_factory=dict)
-    held: dict[int, Item] = field(default_factory=dict)
+    pending: dict[int, Item] = field(default_factory=dict)
     """In order of `touched_ms`."""
     holders: Counter[str] = field(default_factory=Counter)
     """Number of entries of each holder."""
 
     def __len__(self) -> int:
-        return len(self.fresh) + len(self.held)
+        return len(self.fresh) + len(self.pending)
 
     def all(self) -> list[Item]:
         """All entries, oldest first."""
-        return [item for _, item in sorted((self.fresh | self.held).items())]
+        return [item for _, item in sorted((self.fresh | self.pending).items())]
 
     def copy(self) -> "Queue":
         """An independent copy."""
         fresh = {entry_id: replace(item) for entry_id, item in self.fresh.items()}
-        held = {entry_id: replace(item) for entry_id, item in self.held.items()}
-        return Queue(fresh, held, self.holders.copy())
+        pending = {entry_id: replace(item) for entry_id, item in self.pending.items()}
+        return Queue(fresh, pending, self.holders.copy())
 
     def take(self, entry_id: int, holder: str, now_ms: int) -> Item:
         """Give an entry to a holder."""
@@ -58,14 +58,14 @@ class Queue:
         if item is None:
             raise KeyError(entry_id)
         item.holder, item.touched_ms = holder, now_ms
-        self.held[entry_id] = item
+        self.pending[entry_id] = item
         # Faster than `+= 1`, which would call `Counter.__missing__`.
         self.holders[holder] = self.holders.get(holder, 0) + 1
         return item
 
     def drop(self, entry_id: int) -> Item | None:
-        """Remove a held entry, if there is one with that id."""
-        item = self.held.pop(entry_id, None)
+        """Remove a pending entry, if there is one with that id."""
+        item = self.pending.pop(entry_id, None)
         if item is not None and item.holder is not None:
             left = self.holders.pop(item.holder) - 1
             if left:
@@ -74,13 +74,15 @@ class Queue:
 
     def touch(self, entry_id: int, now_ms: int) -> None:
         """Record a sign of life of an entry's holder."""
-        item = self.held.pop(entry_id)
+        item = self.pending.pop(entry_id)
         item.touched_ms = now_ms
-        self.held[entry_id] = item
+        self.pending[entry_id] = item
 
     def idle(self, limit_ms: int) -> list[int]:
-        """Ids of held entries last touched at `limit_ms` or before, the longest idle first."""
-        return list(itertools.takewhile(lambda i: self.held[i].touched_ms <= limit_ms, self.held))
+        """Ids of pending entries last touched at `limit_ms` or before, the longest idle first."""
+        return list(
+            itertools.takewhile(lambda i: self.pending[i].touched_ms <= limit_ms, self.pending)
+        )
 
 
 @dataclass(frozen=True, slots=True)

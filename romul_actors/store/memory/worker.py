@@ -57,7 +57,7 @@ class MemoryWorker(MemoryQueues, WorkerStore):
             found.workers[lease.worker] = now_ms, presence
         else:
             await self.present([lease.experiment], lease.worker, {})
-        item = found.trials.held.get(entry_id)
+        item = found.trials.pending.get(entry_id)
         kept = item is not None and item.holder == lease.worker
         if kept:
             found.trials.touch(entry_id, now_ms)

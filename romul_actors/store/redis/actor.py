@@ -84,7 +84,7 @@ class RedisActor(RedisReader, RedisQueues, ActorStore):
         version, release_ms = cast("tuple[bytes, int]", tuple(done))
         return Committed(version.decode(), None if release_ms < 0 else release_ms)
 
-    async def release(self, name: str) -> int | None:
+    async def release_offers(self, name: str) -> int | None:
         next_ms = await self._release(name, "")
         return None if next_ms < 0 else next_ms
 

@@ -133,7 +133,7 @@ class Simulation(Cluster):
         memory = self.store.memory
         return {
             "inbox": len(memory.queue(name, "inbox")),
-            "trials": len(memory.queue(name, "trials").held),
+            "trials": len(memory.queue(name, "trials").pending),
         }
 
     def on_line(self, name: str, line: Line) -> None:

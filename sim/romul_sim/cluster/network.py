@@ -88,7 +88,7 @@ class WatchedStore(MemoryStore):
         version: str = "",
     ) -> list[tuple[Lease, str]]:
         trials, now_ms = self.memory.queue(name, "trials"), self.memory.now_ms()
-        touched_ms = {i: trials.held[i].touched_ms for i in trials.idle(now_ms - idle_ms)}
+        touched_ms = {i: trials.pending[i].touched_ms for i in trials.idle(now_ms - idle_ms)}
         swept = await super().sweep(name, actor, idle_ms, count, worker, version)
         for lease, holder in swept:
             trial = decode_trial(lease.body).id
@@ -120,7 +120,7 @@ class WatchedStore(MemoryStore):
         """Lose one queued trial, as with a damaged file or a careless operator."""
         trials = self.memory.queue(name, "trials")
         if len(trials):
-            chosen = sorted([*trials.fresh, *trials.held])[int(pick * len(trials))]
+            chosen = sorted([*trials.fresh, *trials.pending])[int(pick * len(trials))]
             trials.fresh.pop(chosen, None)
             trials.drop(chosen)
             self.watches[name].lost_ms = self.memory.now_ms()
