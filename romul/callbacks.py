@@ -12,15 +12,19 @@ NEARLY = 0.85
 
 
 class StopSearch(Exception):  # noqa: N818  (a request, not an error)
-    """Raised by a callback to end the search and keep what it has found so far."""
+    """Raised by a callback to stop the search, also one on a server, and keep what it has found.
+
+    After it, no hook but `on_end` is called, and `run`, `wait` or `extend` returns the result.
+    """
 
 
 class Callback:
     """Base class for callbacks. Override the hooks that you need.
 
-    The hooks are called in the program that called `romul.run`, in the order of the events. If a
-    hook raises an exception, the run ends and the exception reaches the caller. If it raises
-    `romul.StopSearch`, the search stops normally and `romul.run` returns its result. Example::
+    The hooks are called in the program that called `romul.run`, `wait` or `extend`, in the order of
+    the events. If a hook raises an exception, the call ends and the exception reaches the caller; a
+    search on a server goes on. If it raises `romul.StopSearch`, the search stops normally and the
+    call returns its result. Example::
 
         class Print(romul.Callback):
             def on_result(self, line):
@@ -59,7 +63,7 @@ class Callback:
         """
 
     def on_end(self, result: Result) -> None:
-        """Called when the search has ended."""
+        """Called when the search has ended, unless it failed: then the call raises an error."""
 
 
 def call(callbacks: Sequence[Callback], line: Line) -> None:

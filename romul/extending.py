@@ -1,7 +1,7 @@
 """Extends a search to more steps: `extend`."""
 
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 
 from romul.blocking import blocking
@@ -12,12 +12,11 @@ from romul.display import display
 from romul.local_run import note_steps
 from romul.processes import supervised
 from romul.result import Result
-from romul.running import BY, follow, go_on
+from romul.running import BY, go_on
 from romul.supervisor import Plan
-from romul.watching import SearchFailedError, Watch, end
+from romul.watching import end, watch_search
 from romul_actors.local.redis_server import is_up
-from romul_actors.local.run_file import RunFile, check_run, resumption, run_folder
-from romul_actors.observe.snapshot import full_snapshot
+from romul_actors.local.run_file import RunFile, check_run, run_folder
 from romul_actors.protocol.differences import Changes
 
 
@@ -55,7 +54,8 @@ async def extend_async(
         ExperimentError: the search already has that many steps.
         UnknownExperimentError: there is no search of that name.
         StoreUnavailableError: the server does not answer.
-        SearchFailedError: the local run failed.
+        SearchFailedError: the search failed, or its function fails regardless of the
+            hyperparameters. In the second case a search on a server goes on until it has failed.
     """
     call = Call(function="extend", arguments=())
     call.check(name=name, steps=steps, runs=runs, callbacks=callbacks)
@@ -64,63 +64,30 @@ async def extend_async(
     folder = None if redis is not None else run_folder(name, runs).resolve()
     if folder is not None:
         check_run(folder)
-    if folder is None or is_up(folder):
-        server = str(folder) if redis is None else redis
-        result = await _elsewhere(server, name, steps, folder, callbacks, progress)
-    else:
-        run = RunFile.read(folder)
-        plan = Plan(str(folder), workers or run.workers, tuple(run.allow), tuple(run.paths))
-        result = await _here(plan, name, steps, callbacks, progress)
-        if result.status == "failed":
-            raise SearchFailedError(
-                f"{name}: {result.reason}\nTo try again, use `{resumption(folder)}`. The output "
-                f"of the function is in {folder / 'logs'}"
+    with closing(display(name, progress)) as screen:
+        async with AsyncExitStack() as stack:
+            server, by, supervisor = str(folder) if redis is None else redis, None, None
+            if folder is not None and not is_up(folder):
+                run = RunFile.read(folder)
+                plan = Plan(str(folder), workers or run.workers, tuple(run.allow), tuple(run.paths))
+                supervisor = await stack.enter_async_context(supervised(plan))
+                server, by = await supervisor.server(), BY
+            client = await stack.enter_async_context(opened(server, by=by))
+            start = await go_on(client, name, Changes(steps=steps, asked=True))
+            if folder is not None:
+                note_steps(folder, steps)
+            if supervisor is not None:
+                await client.forget_fault(name)
+            result = await watch_search(
+                client,
+                name,
+                callbacks,
+                screen,
+                start=start,
+                supervisor=supervisor,
+                folder=folder,
             )
-    end(result, callbacks)
-    return result
+    return end(result, callbacks)
 
 
 extend = blocking(extend_async)
-
-
-async def _here(
-    plan: Plan,
-    name: str,
-    steps: int,
-    callbacks: Sequence[Callback],
-    progress: bool | None,  # noqa: FBT001
-) -> Result:
-    """Extend a local run whose processes have ended."""
-    folder = Path(plan.folder)
-    with closing(display(name, progress)) as screen:
-        async with (
-            supervised(plan) as supervisor,
-            opened(await supervisor.server(), by=BY) as client,
-        ):
-            experiment = await client.spec(name)
-            watch = Watch(client.store, experiment, callbacks, screen)
-            await go_on(client, watch, name, Changes(steps=steps, asked=True))
-            note_steps(folder, steps)
-            await client.forget_fault(name)
-            supervisor.begin()
-            await follow(watch, supervisor, client, experiment)
-            return Result(await full_snapshot(client.store, name), folder)
-
-
-async def _elsewhere(
-    redis: str,
-    name: str,
-    steps: int,
-    folder: Path | None,
-    callbacks: Sequence[Callback],
-    progress: bool | None,  # noqa: FBT001
-) -> Result:
-    """Extend a search whose actor and workers belong to another program."""
-    with closing(display(name, progress)) as screen:
-        async with opened(redis) as client:
-            watch = Watch(client.store, await client.spec(name), callbacks, screen)
-            await go_on(client, watch, name, Changes(steps=steps, asked=True))
-            if folder is not None:
-                note_steps(folder, steps)
-            await watch.to_the_end()
-            return Result(await full_snapshot(client.store, name), folder)

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from romul.blocking import blocking
-from romul.callbacks import Callback, StopSearch
+from romul.callbacks import Callback
 from romul.client import opened
 from romul.declaration import Call, Mode, declare, warn_of
 from romul.display import display
 from romul.fingerprint import fingerprint
 from romul.local_run import LocalRun, Task
-from romul.processes import Supervisor, server_of, supervised
+from romul.processes import server_of, supervised
 from romul.result import Result
 from romul.supervisor import Plan
-from romul.watching import SearchFailedError, Watch, end
+from romul.watching import Start, end, now, watch_search
 from romul_actors.client import Client
 from romul_actors.core.history import SearchExtended, SearchResumed
 from romul_actors.errors import TaskError
@@ -32,9 +32,7 @@ from romul_actors.protocol.differences import Changes
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.plan import check
 from romul_actors.protocol.statuses import ENDED
-from romul_actors.waiting import cancel
 from romul_workers import handed
-from romul_workers.collection import collect_all
 from romul_workers.functions import check_function
 from romul_workers.inheritance import copies
 
@@ -158,13 +156,7 @@ async def run_async(
     except BaseException:
         local.put_back()
         raise
-    if result.status == "failed":
-        raise SearchFailedError(
-            f"{chosen}: {result.reason}\nTo try again, repeat the call with name={chosen!r}. The "
-            f"output of the function is in {folder / 'logs'}"
-        )
-    end(result, callbacks)
-    return result
+    return end(result, callbacks, f"repeat the call with name={chosen!r}")
 
 
 run = blocking(run_async)
@@ -248,80 +240,70 @@ async def _search(
     again: str,
 ) -> Result:
     """Start all processes and watch the search to its end; show `again` if it is interrupted."""
-    experiment = local.experiment
+    experiment, folder = local.experiment, Path(plan.folder)
     with closing(display(experiment.name, progress)) as screen:
         async with (
             supervised(plan) as supervisor,
             opened(await supervisor.server(), by=BY) as client,
         ):
-            watch = Watch(client.store, experiment, callbacks, screen)
-            goes_on = await _enter(client, local, watch, changes)
+            start = await _enter(client, local, changes)
             local.write()
-            if goes_on:
-                supervisor.begin()
-                try:
-                    await follow(watch, supervisor, client, experiment)
-                except (KeyboardInterrupt, asyncio.CancelledError):
-                    screen.say(again)
-                    raise
-            return Result(await full_snapshot(client.store, experiment.name), Path(plan.folder))
+            if start is None:
+                return Result(await full_snapshot(client.store, experiment.name), folder)
+            try:
+                return await watch_search(
+                    client,
+                    experiment.name,
+                    callbacks,
+                    screen,
+                    start=start,
+                    supervisor=supervisor,
+                    folder=folder,
+                )
+            except (KeyboardInterrupt, asyncio.CancelledError):
+                screen.say(again)
+                raise
 
 
-async def _enter(client: Client, local: LocalRun, watch: Watch, changes: Changes) -> bool:
-    """Submit a search, or continue the stored one. Return False if that one has already ended."""
+async def _enter(client: Client, local: LocalRun, changes: Changes) -> Start | None:
+    """Submit a search, or continue the stored one.
+
+    Returns:
+        Where to start to watch it; None if the stored search has already ended.
+    """
     experiment = local.experiment
     status = (await client.statuses()).get(experiment.name)
     if status is None:
         # The search is new, or its server was killed before it had saved the search.
         runs = local.folder.parent
         await client.submit(await begun_from_run(experiment, runs, server_of, copies))
-        return True
+        return Start()
     await client.forget_fault(experiment.name)
-    return await go_on(client, watch, experiment.name, changes) or status not in ENDED
+    start = await go_on(client, experiment.name, changes)
+    return None if status in ENDED and start.awaited is None else start
 
 
-async def go_on(client: Client, watch: Watch, name: str, changes: Changes) -> bool:
+async def go_on(client: Client, name: str, changes: Changes) -> Start:
     """Request changes of a search, and resume it if it is paused or has failed.
 
     Args:
         client: client of its server.
-        watch: told to skip everything that happened before.
         name: name of the search.
         changes: the changes to request.
 
     Returns:
-        Whether the search was resumed or extended, and so continues even if it had ended.
+        Where to start to watch it. A request that lets a search continue even if it has ended, to
+        resume or to extend it, is awaited.
 
     Raises:
+        UnknownExperimentError: there is no search of that name.
         RomulError: see `Client.apply`.
     """
-    again = await client.is_halted(name)
     steps = (await client.spec(name)).steps
+    again = await client.is_halted(name)
     extended = SearchExtended if changes.steps not in (None, steps) else None
-    await watch.skip(until=SearchResumed if again else extended)
+    start = await now(client, name, awaited=SearchResumed if again else extended)
     await client.apply(name, changes)
     if again:
         await client.resume(name)
-    return again or extended is not None
-
-
-async def follow(
-    watch: Watch, supervisor: Supervisor, client: Client, experiment: Experiment
-) -> None:
-    """Watch a local run's search to its end; then remove checkpoints that no trial needs.
-
-    Raises:
-        RomulError: the run's processes ended before the search.
-        SearchFailedError: see `Watch.to_the_end`.
-    """
-    watching = asyncio.create_task(watch.to_the_end(alone=True))
-    failing = asyncio.create_task(supervisor.fail())
-    try:
-        await asyncio.wait((watching, failing), return_when=asyncio.FIRST_COMPLETED)
-        (watching if watching.done() else failing).result()
-    except StopSearch:
-        await client.stop(experiment.name)
-        await watch.until_stopped()
-    finally:
-        await cancel(watching, failing)
-    await collect_all(client.store, [experiment])
+    return start

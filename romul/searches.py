@@ -14,7 +14,7 @@ from romul.display import display
 from romul.processes import server_of
 from romul.result import Result
 from romul.running import Train, name_of
-from romul.watching import Watch, end
+from romul.watching import end, watch_search
 from romul_actors.errors import TaskError
 from romul_actors.local.run_file import check_run, run_folder
 from romul_actors.observe.former import begun_from
@@ -92,7 +92,8 @@ async def wait_async(
 ) -> Result:
     """Wait until a search on a server has ended.
 
-    `wait` is a blocking call; `wait_async` is the coroutine.
+    `wait` is a blocking call; `wait_async` is the coroutine. `romul.open` reads a search that has
+    failed.
 
     Args:
         name: name of the search.
@@ -108,6 +109,8 @@ async def wait_async(
     Raises:
         UnknownExperimentError: there is no search of that name.
         StoreUnavailableError: the server does not answer.
+        SearchFailedError: the search failed, or its function fails regardless of the
+            hyperparameters. In the second case the search goes on until it has failed.
         TimeoutError: the search has not ended within `timeout_s`. It continues, and you can wait
             for it again.
     """
@@ -116,16 +119,12 @@ async def wait_async(
     try:
         with closing(display(name, progress)) as screen:
             async with limit, opened(redis) as client:
-                watch = Watch(client.store, await client.spec(name), callbacks, screen)
-                await watch.skip()
-                await watch.to_the_end()
-                result = Result(await full_snapshot(client.store, name))
+                result = await watch_search(client, name, callbacks, screen)
     except TimeoutError:
         if not limit.expired():
             raise  # a callback's own
         raise TimeoutError(f"{name} has not ended within {timeout_s} s") from None
-    end(result, callbacks)
-    return result
+    return end(result, callbacks)
 
 
 async def open_async(

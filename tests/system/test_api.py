@@ -13,8 +13,13 @@ from typing import Any
 import pytest
 
 import romul
+from romul_actors.actor.loop import Actor
 from romul_actors.client import Client
+from romul_actors.core.events import Result as Reported
 from romul_actors.local.redis_server import URL_FILE, embedded_server
+from romul_actors.protocol.experiment import Experiment
+from romul_actors.protocol.messages import encode
+from romul_actors.store.redis import RedisStore
 from tests import warm
 from tests.conftest import wait_for
 from tests.system.conftest import install_overflowing, processes_with
@@ -754,6 +759,75 @@ def test_a_search_is_submitted_to_a_server_and_waited_for(system):
     with pytest.raises(romul.TaskError, match="the workers of a server import a task by its name"):
         romul.submit(lambda trial: 1.0, SPACE, name="near", **given)
     assert romul.submit(flat, SPACE, name="near", **given).task == "tests.system.test_api:flat"
+
+
+class Stop(Recorded):
+    def on_result(self, line):
+        super().on_result(line)
+        raise romul.StopSearch
+
+    def on_end(self, result):
+        super().on_end(result)
+        raise romul.StopSearch  # Has no effect on a search that has ended.
+
+
+def test_a_callback_ends_a_search_on_a_server_in_order(system):
+    given = {"redis": system.url, "checkpoints": str(system.folder), "population": 4}
+    romul.submit("romul_workers.tasks.toys:quadratic", SPACE, name="far", steps=5000, **given)
+    system.actor()
+    system.worker()
+    calls = [(romul.wait, {}), (romul.extend, {"steps": 6000})]
+    for call, more in calls:
+        stop = Stop()
+        result = call("far", redis=system.url, callbacks=[stop], progress=False, **more)
+        assert (result.status, romul.open("far", redis=system.url).status) == ("stopped",) * 2
+        assert [kind for kind, _ in stop.lines if kind != "decision"] == ["result", "end"]
+
+
+async def test_a_callback_ends_a_paused_search_before_it_has_resumed(redis_url, tmp_path):
+    """The result that the callback gets was reported before the search was asked to resume."""
+    space = {"rate": {"type": "float", "min": 0.1, "max": 1.0}}
+    given = {"name": "far", "task": "t", "population": 4, "space": space, "steps": 5}
+    experiment = Experiment.model_validate({**given, "checkpoints": str(tmp_path)})
+    store = RedisStore(redis_url)
+    await store.connection.client.flushdb()
+    client, actor = Client(store), Actor(store, "a", ["far"], pace_s=0.01)
+    await client.submit(experiment)
+    await client.pause("far")
+    while await client.status("far") != "paused":
+        await actor.turn()
+    given = {"trial": "0-0", "slot": 0, "attempt": 1, "worker": "w", "seconds": 1.0}
+    await store.send("far", encode(Reported(**given, value=0.5, checkpoint="0-0-1-aa")))
+    calling = romul.extend_async("far", steps=6, redis=redis_url, callbacks=[Stop()])
+    called = asyncio.create_task(calling)
+    # The result, `extend` and `resume`.
+    while len((await store.outstanding("far")).inbox) < 3:
+        await asyncio.sleep(0.01)
+    async with asyncio.timeout(60):
+        while not called.done():
+            await actor.turn()
+            await asyncio.sleep(0.01)
+    assert (await called).status == "stopped"
+    await store.close()
+
+
+def test_a_search_on_a_server_that_failed_is_an_error_in_every_call(system):
+    given = {"redis": system.url, "checkpoints": str(system.folder), "population": 4, "steps": 2}
+    romul.submit("misbehaving:absent", SPACE, name="far", max_attempts=1, **given)
+    system.actor()
+    system.worker()
+    recorded = Recorded()
+    with pytest.raises(romul.SearchFailedError, match="misbehaving has no function 'absent'"):
+        romul.wait("far", redis=system.url, callbacks=[recorded])
+    system.wait_for_status("failed", "far")
+    why = r"(?s)every trial of step 0 failed.*use `romul resume far`. `romul failures far` says"
+    with pytest.raises(romul.SearchFailedError, match=why):
+        romul.wait("far", redis=system.url, callbacks=[recorded])
+    with pytest.raises(romul.SearchFailedError, match="misbehaving has no function 'absent'"):
+        romul.extend("far", steps=3, redis=system.url, callbacks=[recorded])
+    assert "end" not in {kind for kind, _ in recorded.lines}
+    system.wait_for_status("failed", "far")
+    assert romul.open("far", redis=system.url).status == "failed"
 
 
 # -- what is handed to workers --------------------------------------------------------------------
