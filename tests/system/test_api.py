@@ -772,11 +772,12 @@ class Stop(Recorded):
 
 
 def test_a_callback_ends_a_search_on_a_server_in_order(system):
-    given = {"redis": system.url, "checkpoints": str(system.folder), "population": 4}
+    given: dict[str, Any] = {"redis": system.url, "checkpoints": str(system.folder)}
+    given["population"] = 4
     romul.submit("romul_workers.tasks.toys:quadratic", SPACE, name="far", steps=5000, **given)
     system.actor()
     system.worker()
-    calls = [(romul.wait, {}), (romul.extend, {"steps": 6000})]
+    calls: list[tuple[Any, dict[str, Any]]] = [(romul.wait, {}), (romul.extend, {"steps": 6000})]
     for call, more in calls:
         stop = Stop()
         result = call("far", redis=system.url, callbacks=[stop], progress=False, **more)
@@ -787,8 +788,8 @@ def test_a_callback_ends_a_search_on_a_server_in_order(system):
 async def test_a_callback_ends_a_paused_search_before_it_has_resumed(redis_url, tmp_path):
     """The result that the callback gets was reported before the search was asked to resume."""
     space = {"rate": {"type": "float", "min": 0.1, "max": 1.0}}
-    given = {"name": "far", "task": "t", "population": 4, "space": space, "steps": 5}
-    experiment = Experiment.model_validate({**given, "checkpoints": str(tmp_path)})
+    declared = {"name": "far", "task": "t", "population": 4, "space": space, "steps": 5}
+    experiment = Experiment.model_validate({**declared, "checkpoints": str(tmp_path)})
     store = RedisStore(redis_url)
     await store.connection.client.flushdb()
     client, actor = Client(store), Actor(store, "a", ["far"], pace_s=0.01)
@@ -796,7 +797,7 @@ async def test_a_callback_ends_a_paused_search_before_it_has_resumed(redis_url, 
     await client.pause("far")
     while await client.status("far") != "paused":
         await actor.turn()
-    given = {"trial": "0-0", "slot": 0, "attempt": 1, "worker": "w", "seconds": 1.0}
+    given: dict[str, Any] = {"trial": "0-0", "slot": 0, "attempt": 1, "worker": "w", "seconds": 1.0}
     await store.send("far", encode(Reported(**given, value=0.5, checkpoint="0-0-1-aa")))
     calling = romul.extend_async("far", steps=6, redis=redis_url, callbacks=[Stop()])
     called = asyncio.create_task(calling)
@@ -812,7 +813,8 @@ async def test_a_callback_ends_a_paused_search_before_it_has_resumed(redis_url, 
 
 
 def test_a_search_on_a_server_that_failed_is_an_error_in_every_call(system):
-    given = {"redis": system.url, "checkpoints": str(system.folder), "population": 4, "steps": 2}
+    given: dict[str, Any] = {"redis": system.url, "checkpoints": str(system.folder)}
+    given |= {"population": 4, "steps": 2}
     romul.submit("misbehaving:absent", SPACE, name="far", max_attempts=1, **given)
     system.actor()
     system.worker()
