@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, replace
+from os import PathLike
 from typing import Any, Self
 
 from pydantic_core import to_jsonable_python
@@ -16,7 +17,7 @@ from pydantic_core import to_jsonable_python
 from romul.alone import alone, decided
 from romul.declaration import UNTIMED, UNUSED, Call, Mode, declare, warn_of
 from romul.result import Best
-from romul.told import figures_of, why_not_out
+from romul.result_check import checkpoint_name, duration, figures_of, waiting
 from romul_actors.core.events import (
     Control,
     Event,
@@ -29,8 +30,9 @@ from romul_actors.core.events import (
 )
 from romul_actors.core.optimizers import Optimizer
 from romul_actors.core.population import Population as CorePopulation
-from romul_actors.errors import ExperimentError, StoredDataError, TellError
+from romul_actors.errors import ExperimentError, StoredDataError
 from romul_actors.protocol.experiment import Experiment, from_values
+from romul_actors.protocol.messages import MOST_STEPS
 from romul_actors.protocol.plan import check, left_out, settings
 from romul_actors.protocol.redeclare import redeclare
 from romul_actors.protocol.slot_codec import read, write_meta, write_slot
@@ -144,7 +146,7 @@ class Population:
         trial: TrialMessage | str,
         value: float | Mapping[str, Any],
         *,
-        checkpoint: str | None = None,
+        checkpoint: str | PathLike[str] | None = None,
         metrics: Mapping[str, Any] | None = None,
         seconds: float | None = None,
     ) -> None:
@@ -153,24 +155,25 @@ class Population:
         Args:
             trial: the trial that `ask` returned, or its id.
             value: the metric, or a mapping that contains it; NumPy and torch scalars are accepted.
-            checkpoint: name of the trial's checkpoint; trials that continue from it have this name
-                as their `parent`. Default: the trial's id.
+            checkpoint: name or path of the trial's checkpoint; trials that continue from it have
+                it, as text, as their `parent`. Default: the trial's id.
             metrics: other metrics, which are kept with the best trial.
-            seconds: duration of the training. Default: the time since `ask`.
+            seconds: duration of the training, at least 0. Default: the time since `ask`.
 
         Raises:
-            TellError: the trial is not waiting for a result, or the value is not a finite number.
+            TellError: the trial is not waiting for a result, the value is not a finite number, or
+                another argument is invalid. The trial still waits for a result.
         """
         metric = self._experiment.metric
         returned = value if isinstance(value, Mapping) else {metric: value}
         with self._lock:
-            asked, asked_s = self._asked(trial)
+            asked, asked_s = waiting(trial, self._out, self._population, self._ready)
             found = figures_of(asked, {**(metrics or {}), **returned}, metric)
             event = Result(
                 **self._token(asked),
                 value=found.value,
-                checkpoint=asked.id if checkpoint is None else checkpoint,
-                seconds=self._now() - asked_s if seconds is None else seconds,
+                checkpoint=asked.id if checkpoint is None else checkpoint_name(asked, checkpoint),
+                seconds=self._since(asked_s) if seconds is None else duration(asked, seconds),
                 metrics=found.kept,
             )
             self._end(asked, event)
@@ -189,12 +192,12 @@ class Population:
             TellError: the trial is not waiting for a result.
         """
         with self._lock:
-            asked, asked_s = self._asked(trial)
+            asked, asked_s = waiting(trial, self._out, self._population, self._ready)
             event = Failed(
                 **self._token(asked),
                 reason="exception" if again else "not_finite",
                 message=message,
-                seconds=self._now() - asked_s,
+                seconds=self._since(asked_s),
             )
             self._end(asked, event)
 
@@ -202,13 +205,16 @@ class Population:
         """Extend the search, even if it has ended, to `steps` steps in total.
 
         Raises:
-            ExperimentError: `steps` is not a positive integer, or the search already has that many.
+            ExperimentError: `steps` is not a positive integer, is too large, or the search already
+                has that many.
         """
         Call(function="extend", arguments=()).check(steps=steps)
         with self._lock:
             before = self._settings
             if steps <= before.steps:
                 raise ExperimentError(f"steps: {steps} is not above the {before.steps} that it has")
+            if steps > MOST_STEPS:
+                raise ExperimentError(f"steps: {steps} is above {MOST_STEPS}")
             self._fold(Control(action="extend", steps=steps))
             self._settings = self._population.settings
             self._experiment = redeclare(self._experiment, before, self._settings)
@@ -356,7 +362,11 @@ class Population:
     # -- inside ---------------------------------------------------------------------------------
 
     def _now(self) -> float:
-        return 0.0 if self._clock is None else self._clock()
+        return 0.0 if self._clock is None else float(self._clock())
+
+    def _since(self, asked_s: float) -> float:
+        # The clock may have been set back, or be another machine's.
+        return max(0.0, self._now() - asked_s)
 
     def _fold(self, event: Event) -> None:
         stamped = Stamped(event, round(1000 * self._now()))
@@ -374,22 +384,3 @@ class Population:
 
     def _token(self, trial: TrialMessage) -> dict[str, Any]:
         return {"trial": trial.id, "slot": trial.slot, "attempt": trial.attempt, "worker": WORKER}
-
-    def _asked(self, given: TrialMessage | str) -> tuple[TrialMessage, float]:
-        """A trial that waits for its result, and when it was asked for.
-
-        Raises:
-            TellError: the trial is not waiting for a result; the message says why.
-        """
-        trial = given if isinstance(given, str) else getattr(given, "id", None)
-        if trial is None:
-            raise TellError(f"{given!r} is not a trial: give the trial from ask(), or its id")
-        if trial in self._out:
-            asked = self._out[trial]
-            if not isinstance(given, str) and given.attempt != asked[0].attempt:
-                now = asked[0].attempt
-                raise TellError(
-                    f"trial {trial}: attempt {given.attempt} has failed; attempt {now} is running"
-                )
-            return asked
-        raise TellError(why_not_out(trial, self._population, self._ready, self._out))

@@ -656,6 +656,56 @@ def test_what_cannot_be_told_says_why():
     population.tell(other, 0.3)
 
 
+@pytest.mark.parametrize(
+    ("argument", "value", "message"),
+    [
+        ("checkpoint", 7, "checkpoint: 7 is not a name: give a text that is not empty, or a path"),
+        ("checkpoint", b"x", "checkpoint: b'x' is not a name"),
+        ("checkpoint", "", "checkpoint: '' is not a name"),
+        ("checkpoint", "\udcff", r"checkpoint: '\\udcff' is not valid Unicode"),
+        ("metrics", {"\udcff": 1.0}, r"metrics: '\\udcff' is not valid Unicode"),
+        ("seconds", math.nan, "seconds: nan is not finite and at least 0"),
+        ("seconds", math.inf, "seconds: inf is not finite and at least 0"),
+        ("seconds", -1, "seconds: -1.0 is not finite and at least 0"),
+        ("seconds", "5", "the result has seconds = '5', which is not a number"),
+        ("seconds", True, "the result has seconds = True, which is not a number"),
+    ],
+)
+def test_what_a_saved_state_cannot_hold_is_not_taken(argument, value, message):
+    population = romul.Population(SPACE, steps=4)
+    trial = population.ask()
+    before = population.state
+    with pytest.raises(romul.TellError, match=f"^trial 0-0: {message}"):
+        population.tell(trial, 0.5, **{argument: value})
+    assert population.state == before
+    population.tell(trial, 0.5)
+    assert population.best.value == 0.5
+
+
+def test_a_state_with_paths_and_scalars_is_loaded(tmp_path):
+    # A clock may return scalars of NumPy, too, and may be set back.
+    times: Any = iter(np.arange(100, 0, -1, dtype=np.float32))
+    population = romul.Population(SPACE, population=4, steps=2, clock=lambda: next(times))
+    population.tell(population.ask(), 0.1, checkpoint=tmp_path / "7")
+    given: tuple[Any, ...] = (np.float32(3), np.int64(3), 2)
+    for seconds in given:
+        population.tell(population.ask(), 0.5, seconds=seconds)
+    population.ask()
+    saved = json.loads(json.dumps(population.state))
+    assert [slot["seconds"] for slot in saved["slots"]] == ["0.0", "3.0", "3.0", "2.0"]
+    again = romul.Population.load(saved)
+    assert again.state == saved
+    assert again.best.checkpoint == str(tmp_path / "7")
+
+
+def test_a_search_is_not_extended_to_more_steps_than_a_state_may_have():
+    population = romul.Population(SPACE, steps=4)
+    before = population.state
+    with pytest.raises(ExperimentError, match=r"^steps: 1000000001 is above 1000000000$"):
+        population.extend(10**9 + 1)
+    assert population.state == before
+
+
 class Mine(Truncation):
     """A user's own optimizer."""
 
