@@ -9,15 +9,13 @@ half.
 """
 
 import argparse
-import heapq
 import json
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from itertools import product
 
-from romul_actors.core.decide import decide
-from romul_actors.core.events import Control, Stamped
+from romul_actors.core.events import Control
 from romul_sim.bench.comparison import Share, compare
 from romul_sim.play import Run, Training
 from romul_sim.suite import DEVELOP, SUITE
@@ -30,11 +28,8 @@ class ExtendedRun(Run):
 
     def extend(self, steps: int) -> None:
         """Extend the run to a total of `steps` steps, and run it to its end."""
-        event = Control(action="extend", steps=steps)
-        decision = decide(self.population, Stamped(event, int(1000 * self.now)))
-        self.population = decision.population
-        for trial in decision.trials:
-            heapq.heappush(self.queue, (trial.step, self._next(), trial))
+        # `Run` itself sends no `Control`, so its type does not name it.
+        self._decide(Control(action="extend", steps=steps))  # type: ignore[arg-type]
         self.to_the_end()
 
 
