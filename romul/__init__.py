@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from romul.space import Bool, Choice, Float, Int
     from romul.watching import SearchFailedError
     from romul_actors import __version__
-    from romul_actors.core.history import TrialCreated, TrialFailed, TrialReported
+    from romul_actors.core.history import Line, TrialCreated, TrialFailed, TrialReported
+    from romul_actors.core.optimizers import Optimizer
     from romul_actors.errors import (
         AdviceWarning,
         CheckpointError,
@@ -43,8 +44,10 @@ if TYPE_CHECKING:
         UnknownExperimentError,
         UnknownSlotError,
     )
+    from romul_actors.observe.snapshot import SlotSnapshot
+    from romul_actors.observe.trial_records import TrialRecord
     from romul_actors.protocol.experiment import Experiment
-    from romul_workers.schedule import Schedule, ScheduleError
+    from romul_workers.schedule import Schedule, ScheduleError, Stretch
     from romul_workers.trial import Context, Trial
 
 _MODULES = {
@@ -58,7 +61,8 @@ _MODULES = {
     "romul.space": ("Bool", "Choice", "Float", "Int"),
     "romul.watching": ("SearchFailedError",),
     "romul_actors": ("__version__",),
-    "romul_actors.core.history": ("TrialCreated", "TrialFailed", "TrialReported"),
+    "romul_actors.core.history": ("Line", "TrialCreated", "TrialFailed", "TrialReported"),
+    "romul_actors.core.optimizers": ("Optimizer",),
     "romul_actors.errors": (
         "AdviceWarning",
         "CheckpointError",
@@ -73,8 +77,10 @@ _MODULES = {
         "UnknownExperimentError",
         "UnknownSlotError",
     ),
+    "romul_actors.observe.snapshot": ("SlotSnapshot",),
+    "romul_actors.observe.trial_records": ("TrialRecord",),
     "romul_actors.protocol.experiment": ("Experiment",),
-    "romul_workers.schedule": ("Schedule", "ScheduleError"),
+    "romul_workers.schedule": ("Schedule", "ScheduleError", "Stretch"),
     "romul_workers.trial": ("Context", "Trial"),
 }
 """Public names, by the module that defines them."""
@@ -94,21 +100,26 @@ __all__ = [
     "ExperimentExistsError",
     "Float",
     "Int",
+    "Line",
+    "Optimizer",
     "Population",
     "Result",
     "RomulError",
     "Schedule",
     "ScheduleError",
     "SearchFailedError",
+    "SlotSnapshot",
     "SpaceError",
     "StopSearch",
     "StoreError",
     "StoreUnavailableError",
+    "Stretch",
     "TaskError",
     "TellError",
     "Trial",
     "TrialCreated",
     "TrialFailed",
+    "TrialRecord",
     "TrialReported",
     "UnknownExperimentError",
     "UnknownSlotError",

@@ -3,6 +3,7 @@
 import ast
 import builtins
 import copy
+import functools
 import hashlib
 import inspect
 import json
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import threading
 import traceback
+import typing
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -111,6 +113,32 @@ def test_a_type_checker_sees_the_public_names_and_no_others():
         for alias in node.names
     }
     assert seen == set(romul.__all__)
+
+
+def classes_in(annotation):
+    """The classes that an annotation names, also inside of others."""
+    inner = [found for part in typing.get_args(annotation) for found in classes_in(part)]
+    return [annotation, *inner] if isinstance(annotation, type) else inner
+
+
+def test_the_types_that_public_objects_give_are_public():
+    annotations = [
+        typing.get_type_hints(part.fget)["return"]
+        for owner in (romul.Result, romul.Population)
+        for part in vars(owner).values()
+        if isinstance(part, property)
+    ]
+    annotations += [
+        typing.get_type_hints(part.func)["return"]
+        for part in vars(romul.Result).values()
+        if isinstance(part, functools.cached_property)
+    ]
+    annotations += typing.get_type_hints(romul.Schedule).values()
+    annotations += typing.get_type_hints(romul.Population.__init__).values()
+    given = {found for part in annotations for found in classes_in(part)}
+    ours = {found for found in given if found.__module__.startswith("romul")}
+    assert {found.__name__ for found in ours} >= {"TrialRecord", "SlotSnapshot", "Stretch", "Line"}
+    assert ours <= {getattr(romul, name) for name in romul.__all__}
 
 
 def test_an_error_comes_alone():
