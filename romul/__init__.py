@@ -32,9 +32,11 @@ if TYPE_CHECKING:
     from romul_actors.core.optimizers import Optimizer
     from romul_actors.errors import (
         AdviceWarning,
+        BrokerError,
         CheckpointError,
         ExperimentError,
         ExperimentExistsError,
+        NoAnswerError,
         RomulError,
         SpaceError,
         StoreError,
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
         TellError,
         UnknownExperimentError,
         UnknownSlotError,
+        UnknownWorkerError,
     )
     from romul_actors.observe.snapshot import SlotSnapshot
     from romul_actors.observe.trial_records import TrialRecord
@@ -65,9 +68,11 @@ _MODULES = {
     "romul_actors.core.optimizers": ("Optimizer",),
     "romul_actors.errors": (
         "AdviceWarning",
+        "BrokerError",
         "CheckpointError",
         "ExperimentError",
         "ExperimentExistsError",
+        "NoAnswerError",
         "RomulError",
         "SpaceError",
         "StoreError",
@@ -76,6 +81,7 @@ _MODULES = {
         "TellError",
         "UnknownExperimentError",
         "UnknownSlotError",
+        "UnknownWorkerError",
     ),
     "romul_actors.observe.snapshot": ("SlotSnapshot",),
     "romul_actors.observe.trial_records": ("TrialRecord",),
@@ -90,6 +96,7 @@ __all__ = [
     "AskedTrial",
     "Best",
     "Bool",
+    "BrokerError",
     "Callback",
     "CheckpointError",
     "Choice",
@@ -101,6 +108,7 @@ __all__ = [
     "Float",
     "Int",
     "Line",
+    "NoAnswerError",
     "Optimizer",
     "Population",
     "Result",
@@ -123,6 +131,7 @@ __all__ = [
     "TrialReported",
     "UnknownExperimentError",
     "UnknownSlotError",
+    "UnknownWorkerError",
     "__version__",
     "extend",
     "extend_async",

@@ -35,7 +35,7 @@ from romul_actors.store.opening import open_store
 
 
 class Client:
-    """Submits and controls experiments.
+    """Submits and controls experiments; the methods that control call them searches.
 
     As a context manager, the client closes the store at the end of the block::
 
@@ -105,14 +105,14 @@ class Client:
         await self.store.create(experiment.name, experiment.model_dump_json(), encode(Submitted()))
 
     async def statuses(self) -> dict[str, str]:
-        """The status of every experiment, by name, sorted by name."""
+        """The status of every search, by name, sorted by name."""
         return await self.store.experiments()
 
     async def status(self, name: str) -> str:
-        """Status of an experiment.
+        """Status of a search.
 
         Raises:
-            UnknownExperimentError: there is no experiment of that name.
+            UnknownExperimentError: there is no search of that name.
         """
         return (await self.store.glance(name)).meta["status"]
 
@@ -120,16 +120,16 @@ class Client:
         """Declaration of an experiment.
 
         Raises:
-            UnknownExperimentError: there is no experiment of that name.
+            UnknownExperimentError: there is no search of that name.
             ExperimentError: this version cannot read the stored declaration.
         """
         return from_json(await self.store.spec(name))
 
     async def remove(self, name: str) -> None:
-        """Remove an experiment, its history and its queues. Its checkpoints are kept.
+        """Remove a search, its history and its queues. Its checkpoints are kept.
 
         Raises:
-            UnknownExperimentError: there is no experiment of that name.
+            UnknownExperimentError: there is no search of that name.
         """
         if not await self.store.remove(name):
             raise UnknownExperimentError(f"no experiment {name!r}")
@@ -137,18 +137,18 @@ class Client:
     # -- control --------------------------------------------------------------------------------
 
     async def pause(self, name: str) -> None:
-        """Pause an experiment: no new trial starts. Trials that are running finish and count.
+        """Pause a search: no new trial starts. Trials that are running finish and count.
 
         Raises:
-            UnknownExperimentError: there is no experiment of that name.
+            UnknownExperimentError: there is no search of that name.
         """
         await self._send(name, Control(action="pause", by=self.by))
 
     async def resume(self, name: str) -> None:
-        """Resume a paused experiment, or retry a failed one.
+        """Resume a paused search, or retry a failed one.
 
         Raises:
-            UnknownExperimentError: there is no experiment of that name.
+            UnknownExperimentError: there is no search of that name.
         """
         await self._send(name, Control(action="resume", by=self.by))
 
@@ -160,10 +160,10 @@ class Client:
         return pauses or await self.status(name) in ("paused", "failed")
 
     async def stop(self, name: str) -> None:
-        """Stop an experiment. Its results are kept.
+        """Stop a search. Its results are kept.
 
         Raises:
-            UnknownExperimentError: there is no experiment of that name.
+            UnknownExperimentError: there is no search of that name.
         """
         await self._send(name, Control(action="stop", by=self.by))
 
@@ -171,8 +171,8 @@ class Client:
         """Make a slot keep its hyperparameters and weights, whatever the other slots do.
 
         Raises:
-            UnknownExperimentError: there is no experiment of that name.
-            UnknownSlotError: the experiment has no such slot.
+            UnknownExperimentError: there is no search of that name.
+            UnknownSlotError: the search has no such slot.
         """
         await self._pin(name, "pin", slot)
 
@@ -180,8 +180,8 @@ class Client:
         """Undo `pin`: the slot takes part in decisions again.
 
         Raises:
-            UnknownExperimentError: there is no experiment of that name.
-            UnknownSlotError: the experiment has no such slot.
+            UnknownExperimentError: there is no search of that name.
+            UnknownSlotError: the search has no such slot.
         """
         await self._pin(name, "unpin", slot)
 
@@ -200,10 +200,10 @@ class Client:
         min: float | None = None,  # noqa: A002
         max: float | None = None,  # noqa: A002
     ) -> tuple[float, float]:
-        """Change the bounds of a hyperparameter.
+        """Change the bounds of a hyperparameter from now on.
 
         Args:
-            name: name of the experiment.
+            name: name of the search.
             parameter: name of a numeric hyperparameter.
             min: new lower bound. None (the default) keeps the old one.
             max: new upper bound. None (the default) keeps the old one.
@@ -212,8 +212,8 @@ class Client:
             The lower and the upper bound that were requested.
 
         Raises:
-            UnknownExperimentError: there is no experiment of that name.
-            SpaceError: the experiment has no such hyperparameter, or the bounds do not fit it.
+            UnknownExperimentError: there is no search of that name.
+            SpaceError: the search has no such hyperparameter, or the bounds do not fit it.
         """
         experiment = await self.spec(name)
         if min is None and max is None:
@@ -236,18 +236,18 @@ class Client:
         return Control(action="bounds", by=self.by, parameter=parameter, low=low, high=high)
 
     async def extend(self, name: str, steps: int) -> None:
-        """Extend an experiment to `steps` steps in total.
+        """Extend a search to `steps` steps in total.
 
-        A finished or stopped experiment runs again. A paused or failed one takes the new number of
+        A finished or stopped search runs again. A paused or failed one takes the new number of
         steps, but continues only after `resume`.
 
         Args:
-            name: name of the experiment.
+            name: name of the search.
             steps: new total number of steps, including those already done.
 
         Raises:
-            UnknownExperimentError: there is no experiment of that name.
-            ExperimentError: the experiment already has that many steps, or the number is too large.
+            UnknownExperimentError: there is no search of that name.
+            ExperimentError: the search already has that many steps, or the number is too large.
         """
         await self.store.send(name, encode(self._extend(await self.spec(name), steps)))
 
@@ -271,16 +271,17 @@ class Client:
     ) -> None:
         """Change the number of slots or the constants of the optimizer.
 
-        If the experiment is paused or has failed, new slots are added only when it is resumed.
+        If the search is paused or has failed, new slots are added only when it is resumed.
 
         Args:
-            name: name of the experiment.
-            population: new number of slots. None (the default) changes nothing.
-            optimizer: new constants by name, such as `{"factor": 0.5}`.
+            name: name of the search.
+            population: new number of slots; None (the default) keeps it. The worst slots are
+                parked, or new slots are forked from good ones.
+            optimizer: new constants by name, such as `{"factor": 0.5}`; None keeps them.
 
         Raises:
-            UnknownExperimentError: there is no experiment of that name.
-            ExperimentError: the experiment has ended, or does not allow the change.
+            UnknownExperimentError: there is no search of that name.
+            ExperimentError: the search has ended, or does not allow the change.
         """
         if (status := await self.status(name)) in OVER:
             raise ExperimentError(_has_ended(name, status))
@@ -348,16 +349,16 @@ class Client:
     async def drain(
         self, worker: str, *, at_once: bool = False, names: Sequence[str] | None = None
     ) -> list[str]:
-        """Make a worker end, and record the request in the history of its experiments.
+        """Make a worker end, and record the request in the history of its searches.
 
         Args:
             worker: name of the worker.
             at_once: whether the worker gives its trial back immediately; otherwise it finishes or
                 saves the trial first.
-            names: experiments whose history records it. Default: all that the worker serves.
+            names: searches whose history records it. Default: all that the worker serves.
 
         Returns:
-            The experiments whose history records the request.
+            The searches whose history records the request.
 
         Raises:
             NoAnswerError: there is no broker, or the worker does not answer.
@@ -394,7 +395,5 @@ def user() -> str:
 
 
 def _has_ended(name: str, status: str) -> str:
-    return (
-        f"{name} is {status}: continue it first with `romul extend {name} --steps N`, then change "
-        "it"
-    )
+    again = f"`romul extend {name} --steps N`"
+    return f"{name} is {status}: continue it first with {again}, then change it"

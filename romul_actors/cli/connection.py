@@ -16,8 +16,7 @@ from romul_actors.errors import (
     UnknownSlotError,
     UnknownWorkerError,
 )
-from romul_actors.local import mqtt_broker
-from romul_actors.local.address import resolve
+from romul_actors.local.address import broker_url, resolve
 from romul_actors.local.redis_server import has_data, is_up, server_of
 from romul_actors.local.run_file import (
     check_run,
@@ -52,8 +51,8 @@ def broker(
     Raises:
         BrokerError: the URL is invalid.
     """
-    if url is None and folder is not None and (folder / mqtt_broker.URL_FILE).is_file():
-        url = (folder / mqtt_broker.URL_FILE).read_text().strip()
+    if url is None and folder is not None:
+        url = broker_url(str(folder))
     return None if url is None else Broker.parse(url, ca, keepalive_s)
 
 

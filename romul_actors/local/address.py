@@ -1,8 +1,9 @@
-"""The server that a URL or the folder of a local run stands for."""
+"""The server, and the broker, that a URL or the folder of a local run stands for."""
 
 from pathlib import Path
 
 from romul_actors.errors import StoreError
+from romul_actors.local import mqtt_broker
 from romul_actors.local.redis_server import URL_FILE
 
 
@@ -26,3 +27,9 @@ def resolve(url: str) -> str:
             f"(no {file}); `romul serve {url}` starts the server of a run that has ended"
         )
     return file.read_text().strip()
+
+
+def broker_url(url: str) -> str | None:
+    """URL of the broker of the local run whose folder `url` is; None if there is none."""
+    file = Path(url) / mqtt_broker.URL_FILE
+    return file.read_text().strip() if "://" not in url and file.is_file() else None

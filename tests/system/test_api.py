@@ -650,8 +650,10 @@ def test_an_operator_acts_on_a_run_from_a_program(tmp_path):
             if not self.acted:
                 self.acted = True
                 client = romul.Client(tmp_path / "mine", by="a test")
-                client.bounds("mine", "rate", 0.05, 0.2)
+                assert client.status("mine") == "running"
+                assert client.bounds("mine", "rate", max=0.2) == (1e-3, 0.2)
                 client.pin("mine", 0)
+                assert client.drain(line.worker) == ["mine"]
                 client.stop("mine")
 
     result = search(tmp_path, callbacks=[Act()], steps=50)
@@ -659,6 +661,7 @@ def test_an_operator_acts_on_a_run_from_a_program(tmp_path):
     assert [line.event for line in result.history if getattr(line, "by", "") == "a test"] == [
         "bounds",
         "pin",
+        "drain",
         "stop",
     ]
     with pytest.raises(romul.RomulError, match="nor the folder of a local run whose server is up"):

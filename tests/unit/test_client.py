@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import gc
+import inspect
 
 import pytest
 
+import romul
 from romul_actors.actor.loop import Actor
 from romul_actors.client import Client
 from romul_actors.core.events import Control, Submitted
@@ -334,6 +336,22 @@ async def test_a_drained_worker_is_in_the_history_of_what_it_serves(tmp_path):
     wish = Control(action="drain", by="me", worker="w")
     assert await sent(store) == [Submitted(), wish]
     assert await sent(store, "other") == [Submitted(), wish]
+
+
+def test_the_blocking_client_has_the_methods_of_the_asynchronous_one():
+    ours = {name for name in vars(romul.Client) if not name.startswith("_")}
+    # An experiment is submitted with romul.submit; the rest is for the commands and the dashboard.
+    others = {"apply", "check", "close", "connect", "forget_fault", "is_halted", "served_by"}
+    theirs = {name for name, part in vars(Client).items() if inspect.isfunction(part)}
+    assert ours == {name for name in theirs if not name.startswith("_")} - others - {
+        "submit",
+        "spec",
+    }
+    for name in ours:
+        blocking, method = getattr(romul.Client, name), getattr(Client, name)
+        assert not inspect.iscoroutinefunction(blocking)
+        assert inspect.signature(blocking) == inspect.signature(method)
+        assert inspect.getdoc(blocking) == inspect.getdoc(method)
 
 
 def test_the_process_s_user_acts_if_no_other_is_named(monkeypatch):
