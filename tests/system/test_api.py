@@ -16,6 +16,7 @@ import romul
 from romul_actors.actor.loop import Actor
 from romul_actors.client import Client
 from romul_actors.core.events import Result as Reported
+from romul_actors.local.mqtt_broker import has_broker
 from romul_actors.local.redis_server import URL_FILE, embedded_server
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.messages import encode
@@ -642,6 +643,7 @@ def test_two_runs_of_one_name_do_not_meet(tmp_path):
     alone(tmp_path)
 
 
+@pytest.mark.skipif(not has_broker(), reason="there is no broker program")
 def test_an_operator_acts_on_a_run_from_a_program(tmp_path):
     class Act(romul.Callback):
         acted = False
