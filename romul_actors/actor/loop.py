@@ -295,8 +295,8 @@ class Actor:
         search = self._searches[name]
         if search.cached is None:
             search.cached = await self._silence.timed(load(self._store, name))
-            if not search.warned:
-                search.warned = True
+            if not search.was_read:
+                search.was_read = True
                 for text in search.cached.left_out:
                     log.warning("experiment %s: %s", name, text)
         return search.cached
@@ -320,7 +320,7 @@ class Actor:
         statuses = await self._silence.timed(self._store.experiments())
         self._open = [name for name in statuses if self._only is None or name in self._only]
         for name in self._searches.keys() - statuses.keys():
-            if self._searches.pop(name).cached is not None:
+            if self._searches.pop(name).was_read:
                 # If the server has lost its data, no other message reports it.
                 log.warning("experiment %s is gone from the server", name)
         for name in self._open.copy():

@@ -15,7 +15,7 @@ class Search:
     Attributes:
         cached: the experiment as last read or committed; None if it must be read.
         fault: why the search could not be served; None if it is served.
-        warned: whether the actor has logged the options that it ignores.
+        was_read: whether the experiment has ever been read, and the options that it ignores logged.
         release_s: when offers to single workers are due to be released to all.
         ticked_s: when the actor last sent a tick.
         reconciled_s: when the actor last looked for lost attempts.
@@ -26,7 +26,7 @@ class Search:
 
     cached: CachedExperiment | None = None
     fault: str | None = None
-    warned: bool = False
+    was_read: bool = False
     release_s: float = inf
     ticked_s: float = -inf
     reconciled_s: float = -inf

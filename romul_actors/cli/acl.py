@@ -11,7 +11,14 @@ import typer
 from romul_actors.cli.printing import echo
 from romul_actors.errors import AclError
 from romul_actors.mqtt.acl import password_line, topics
-from romul_actors.store.acl import NO_DEFAULT_USER, ROLES, asks_for_a_user, user, user_of
+from romul_actors.store.acl import (
+    NO_DEFAULT_USER,
+    ROLES,
+    asks_for_a_user,
+    readable_at_restart,
+    user,
+    user_of,
+)
 
 
 def acl(
@@ -63,7 +70,7 @@ def acl(
     passwords.mkdir(mode=0o700, parents=True, exist_ok=True)
     known = {name: _password(passwords / name / "password") for name in users}
     lines = {name: user(role, name, known[name], experiment) for name, role in users.items()}
-    _write(out, _merged(held or NO_DEFAULT_USER, lines, user_of))
+    _write(out, _merged(readable_at_restart(held) or NO_DEFAULT_USER, lines, user_of))
     echo(f"{out}: {len(lines)} users; passwords in {passwords}")
     _tell(out, held, lines, user_of)
     if broker is not None:

@@ -91,14 +91,29 @@ def user(role: str, name: str, password: str, experiment: str = "*") -> str:
     return f"user {name} on #{digest} {rules}"
 
 
-NO_DEFAULT_USER = "user default off"
-"""The line that disables connections without a user name."""
+NO_DEFAULT_USER = "user default off ~* &* +@all"
+"""The line that disables connections without a user name.
+
+Nobody can connect as a user that is off. It has all permissions because servers read their
+append-only file as this user: without them, Redis 7 and 8 and Valkey before 9.1.2 drop all that
+scripts have written, and start without it (valkey#3983, redis#14541).
+"""
 
 
 def user_of(line: str) -> str:
     """The user that a line of an ACL file defines; empty if it defines none."""
     words = line.split()
     return words[1] if len(words) > 1 and words[0] == "user" else ""
+
+
+def readable_at_restart(text: str) -> str:
+    """An ACL file whose default user, which is off, has the permissions of `NO_DEFAULT_USER`."""
+    enough = {"~*", "&*", "+@all"}
+
+    def lacks(line: str) -> bool:
+        return user_of(line) == "default" and not enough.issubset(line.split())
+
+    return "\n".join(NO_DEFAULT_USER if lacks(line) else line for line in text.splitlines())
 
 
 def asks_for_a_user(text: str) -> bool:

@@ -80,6 +80,33 @@ def test_a_server_starts_with_the_file_and_knows_all_users(make):
     assert changed == ["b-actor", "b-worker"]
 
 
+def test_a_killed_server_reads_what_scripts_have_written_with_the_file(make):
+    folder, call = make
+    call("a")
+    with (folder / "users.acl").open("a") as out:
+        out.write(ADMIN + "\n")
+    port = free_port()
+    options = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""]
+    options += ["--appendonly", "yes", "--appendfsync", "always"]
+    options += ["--aclfile", str(folder / "users.acl")]
+    # A transaction is written to the file as such only if it has more than one command.
+    script = "redis.call('SET', 'a', 1); return redis.call('SET', 'b', 2)"
+    for number in (1, 2):
+        server = subprocess.Popen([find_server(), *options], stdout=subprocess.DEVNULL)
+        try:
+            wait_for(lambda: listens(port))
+            client = redis.Redis(port=port, username="admin", password="secret")
+            if number == 1:
+                client.eval(script, 0)
+            assert client.mget("a", "b") == [b"1", b"2"]
+            with pytest.raises(redis.AuthenticationError):
+                redis.Redis(port=port).ping()
+            client.close()
+        finally:
+            server.kill()
+            server.wait()
+
+
 def test_a_user_of_the_call_is_replaced_in_place_and_named(make):
     folder, call = make
     file = folder / "users.acl"
@@ -93,6 +120,19 @@ def test_a_user_of_the_call_is_replaced_in_place_and_named(make):
     assert (lines[1] == first[1], lines[2:]) == (False, [first[2], ADMIN])
     assert "replaced: a-worker, a-actor" in done.stdout
     assert "kept: admin" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "line", ["user default off", "user default off sanitize-payload resetchannels -@all"]
+)
+def test_a_default_user_that_cannot_read_the_append_only_file_is_replaced(make, line):
+    """Servers read their append-only file as the default user, and drop what it may not write."""
+    folder, call = make
+    file = folder / "users.acl"
+    file.write_text(f"{line}\n{ADMIN}\n")
+    assert call("a").returncode == 0
+    lines = file.read_text().splitlines()
+    assert (lines[0], lines[1]) == ("user default off ~* &* +@all", ADMIN)
 
 
 def test_mosquittos_files_keep_other_users_too(make):
@@ -199,7 +239,7 @@ def test_a_file_of_blank_lines_admits_no_more_than_a_new_one(make):
     file = folder / "users.acl"
     file.write_text("\n \n")
     assert call("a").returncode == 0
-    assert file.read_text().startswith("user default off\n")
+    assert file.read_text().startswith("user default off ~* &* +@all\n")
 
 
 def test_a_folder_in_which_no_file_can_be_replaced_is_named(tmp_path):

@@ -379,6 +379,18 @@ async def test_an_experiment_that_is_gone_with_the_servers_data_is_named_and_for
     assert list(actor._searches) == ["other"]
 
 
+async def test_an_experiment_that_a_restarted_server_has_lost_is_named(clock, caplog):
+    store = Damaged(clock)
+    await submit(store, "bad")
+    actor = an_actor(store)
+    await actor.turn()
+    # During the outage the actor forgets what it has cached.
+    actor._searches["bad"].cached = None
+    await store.remove("bad")
+    await actor.turn()
+    assert "experiment bad is gone from the server" in caplog.messages
+
+
 # -- what cannot be used --------------------------------------------------------------------------
 
 
