@@ -286,8 +286,8 @@ class Actor:
         if self._on_commit is not None and decision.history:
             self._on_commit(name, decision.history)
         self.decisions += after.counts.created - before.counts.created
-        if after.status != before.status:
-            log.info("%s: %s %s", name, after.status, after.reason)
+        if (status := after.status) != before.status:
+            log.info("%s: %s %s", name, status, after.reason.removeprefix(status).lstrip())
         return True
 
     async def _cached(self, name: str) -> CachedExperiment:

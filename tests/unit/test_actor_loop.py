@@ -394,6 +394,18 @@ async def test_an_experiment_that_a_restarted_server_has_lost_is_named(clock, ca
 # -- what cannot be used --------------------------------------------------------------------------
 
 
+async def test_the_log_names_a_new_status_once(store, caplog):
+    await submit(store)
+    actor = an_actor(store)
+    await actor.turn()
+    with caplog.at_level(logging.INFO, "romul.actor"):
+        for action in ("pause", "resume", "stop"):
+            await store.send("e", encode(Control(action=action, by="me")))
+            await actor.turn()
+    said = [record.message.strip() for record in caplog.records]
+    assert said == ["e: paused by me", "e: running", "e: stopped by me"]
+
+
 async def test_a_message_that_is_none_becomes_a_dead_letter_and_the_rest_is_decided(store):
     await submit(store)
     await store.send("e", b"\xc1garbage")
