@@ -1,16 +1,26 @@
 """`romul dashboard`: the population in a browser."""
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from romul_actors.cli.connection import broker, connected, folder_of, named_run, started
-from romul_actors.cli.options import DEFAULT_URL, MqttCa, MqttUrl, RedisUrl
+from romul_actors.cli.connection import (
+    broker,
+    connected,
+    connected_to,
+    folder_of,
+    named_run,
+    started,
+)
+from romul_actors.cli.options import DEFAULT_URL, MqttCa, MqttUrl, SearchUrl
 from romul_actors.cli.printing import echo
 from romul_actors.cli.services import stopping
-from romul_actors.errors import StoreUnavailableError
+from romul_actors.client import Client
+from romul_actors.errors import StoreUnavailableError, UnknownExperimentError
 from romul_actors.local.redis_server import is_up
 from romul_actors.local.run_file import local_runs, runs_folder
 from romul_actors.mqtt.broker import KEEPALIVE_S
@@ -21,11 +31,11 @@ def dashboard(
         str | None,
         typer.Argument(
             metavar="[NAME]",
-            help="Local run to show, instead of a server: its name or its folder.",
+            help="Experiment to show: its name, or the folder of a local run.",
             show_default=False,
         ),
     ] = None,
-    redis: RedisUrl = DEFAULT_URL,
+    redis: SearchUrl = None,
     host: Annotated[
         str,
         typer.Option(help="Address to listen on. Any address but loopback needs a token and TLS."),
@@ -63,15 +73,16 @@ def dashboard(
     where.check()
     at = broker(mqtt, mqtt_ca, KEEPALIVE_S)
 
-    url = redis if run is None else str(named_run(run))
+    local = _local_run(run, redis)
+    name_there = run if local is None else None
+    url = str(local) if local else redis
     folder = folder_of(url)
     ended = folder is not None and not is_up(folder)
 
     async def serve() -> None:
         async with (
             stopping() as stop,
-            started(url) as server,
-            connected(server) as client,
+            _client(name_there, url) as client,
             serving(client.store, where, at),
         ):
             if ended:
@@ -79,6 +90,7 @@ def dashboard(
             scheme = "https" if tls_cert else "http"
             echo(
                 f"{scheme}://{host}:{port}/"
+                + (f"experiment/{name_there}" if name_there else "")
                 + ("?token=..." if token else "")
                 + "  (Ctrl-C stops it)"
             )
@@ -88,8 +100,47 @@ def dashboard(
         asyncio.run(serve())
     except StoreUnavailableError as error:
         runs = local_runs(runs_folder())
-        if url != DEFAULT_URL or not runs:
+        if run is not None or (url or DEFAULT_URL) != DEFAULT_URL or not runs:
             raise
         raise StoreUnavailableError(
             f"{error} To show a local run, give its name: `romul dashboard {runs[0].name}`"
         ) from None
+
+
+def _local_run(run: str | None, redis: str | None) -> Path | None:
+    """The folder of the local run to show; None if a server is to be shown.
+
+    A folder is always a local run. A name is an experiment on the given server, if there is one.
+
+    Raises:
+        UnknownExperimentError: the folder holds no run.
+        StoreError: the search of the run is on another server.
+    """
+    if run is None:
+        return None
+    is_name = Path(run).name == run
+    if is_name and redis is not None:
+        return None
+    try:
+        return named_run(run)
+    except UnknownExperimentError:
+        if not is_name:
+            raise
+        return None
+
+
+@contextlib.asynccontextmanager
+async def _client(name: str | None, url: str | None) -> AsyncIterator[Client]:
+    """A client of the server at `url`, or of the one that holds the experiment `name`.
+
+    Raises:
+        StoreError: the server cannot be used.
+        UnknownExperimentError: the server has no such experiment.
+    """
+    if name is None:
+        async with started(url or DEFAULT_URL) as server, connected(server) as client:
+            yield client
+        return
+    async with connected_to(name, url) as client:
+        await client.store.spec(name)  # raises an error if there is none
+        yield client

@@ -511,6 +511,23 @@ def test_an_ended_run_is_shown_in_a_browser_by_its_name(tmp_path):
     assert ended(process)[0] == 0
 
 
+def test_an_experiment_of_a_server_is_shown_in_a_browser_by_its_name(system):
+    pytest.importorskip("nicegui")
+    system.submit()
+    port = free_port()
+    process = system.start("dashboard", "e", f"--port={port}")
+    at = f"http://127.0.0.1:{port}/experiment/e "
+    wait_for(lambda: at in process.log.read_text() or process.poll() is not None, 90)
+    with urllib.request.urlopen(at.strip()) as page:
+        assert page.status == 200
+    process.send_signal(signal.SIGINT)
+    assert ended(process)[0] == 0
+    unknown = system.call("dashboard", "other", f"--port={port}")
+    said = " ".join(unknown.stderr.split())
+    assert (unknown.returncode, "no experiment 'other' on" in said) == (4, True), said
+    assert "there are e" in said
+
+
 def test_where_a_server_is_named_a_local_run_of_that_name_is_too(system, tmp_path):
     runs = tmp_path / "runs"
     (runs / "bowl" / "redis").mkdir(parents=True)
