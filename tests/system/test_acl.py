@@ -117,6 +117,18 @@ def test_the_status_of_a_server_that_refuses_to_be_read_is_an_error(guarded, fle
     assert "Traceback" not in refused.stderr
 
 
+def test_a_name_that_the_users_pattern_excludes_is_named_with_the_remedy(guarded, fleet):
+    fleet.submit(name="team-a")
+    text = (fleet.folder / "team-a.py").read_text().replace("team-a", "other")
+    file = fleet.folder / "other.py"
+    file.write_text(text)
+    for command in (("submit", str(file)), ("pause", "other")):
+        refused = fleet.call(*command)
+        said = " ".join(refused.stderr.split())
+        assert (refused.returncode, "experiment 'other'" in said) == (3, True), said
+        assert "`romul acl --experiment PATTERN`" in said
+
+
 def test_a_password_may_come_from_a_file(guarded, fleet, monkeypatch):
     fleet.submit(name="team-c")
     url = guarded["reader"]

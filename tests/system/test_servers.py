@@ -512,6 +512,11 @@ async def test_a_server_behind_tls_is_trusted_by_an_authority_of_ones_own(system
         code, _, said = await status(secured)
         assert (code, "SSL_CERT_FILE to" in said) == (3, True), said
         assert "the server has a certificate that is not trusted here" in said
+        code, _, said = await status(secured, SSL_CERT_FILE=str(tmp_path / "none.pem"))
+        assert (code, "none.pem, but no file is there" in said) == (3, True), said
+        named = secured.replace("127.0.0.1", "localhost")
+        code, _, said = await status(named, SSL_CERT_FILE=str(ca))
+        assert (code, "a name that the server's certificate is for" in said) == (3, True), said
         # Waiting would not help.
         ended = await asyncio.to_thread(system.call, "worker", "--redis", secured)
         assert (ended.returncode, "SSL_CERT_FILE to" in ended.stderr) == (3, True), ended.stderr

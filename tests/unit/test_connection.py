@@ -138,6 +138,15 @@ def test_a_database_is_taken_from_a_url():
         urls.connect(url)
 
 
+async def test_a_server_that_answers_with_a_refusal_is_not_said_to_be_silent(redis_url):
+    store = RedisStore(f"{redis_url.rpartition('/')[0]}/99")
+    with pytest.raises(StoreError, match="the server refuses: DB index is out of range") as refused:
+        await store.check()
+    await store.close()
+    assert "the number of the database at the end of the URL" in str(refused.value)
+    assert not isinstance(refused.value, StoreUnavailableError)
+
+
 @pytest.mark.parametrize("option", ["ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile"])
 async def test_a_file_of_tls_that_is_not_there_is_an_error_at_once(option, tmp_path):
     file = tmp_path / "none.pem"

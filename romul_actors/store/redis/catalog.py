@@ -1,8 +1,10 @@
 """The methods of all roles of the store on a server."""
 
 import logging
+import os
 import re
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
@@ -32,17 +34,36 @@ _TLS = re.compile("CERTIFICATE_VERIFY_FAILED|WRONG_VERSION_NUMBER")
 
 
 def _remedy(place: str, error: Exception) -> str:
-    """Advice for the case that no server answers."""
+    """Advice for the case that no server answers, or that it is not trusted."""
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
-        return (
-            "for a certificate authority of your own, set the environment variable SSL_CERT_FILE "
-            "to the file with its certificate"
-        )
+        return _remedy_of_certificate(str(error))
     if place.startswith("rediss"):
         return "is it running, does it speak TLS, and is the URL right?"
     if "closed by server" in str(error) and place.startswith("redis"):
         return "does it require TLS? Then the URL must begin with rediss"
     return "is it running, and is the URL right?"
+
+
+def _remedy_of_certificate(error: str) -> str:
+    """Advice for the case that the server's certificate is refused."""
+    if "certificate is not valid for" in error:
+        return "the host in the URL must be a name that the server's certificate is for"
+    if "has expired" in error or "not yet valid" in error:
+        return "renew the server's certificate, or set the clock of this machine"
+    file = os.environ.get("SSL_CERT_FILE")
+    if file and not Path(file).is_file():
+        return f"the environment variable SSL_CERT_FILE names {file}, but no file is there"
+    return (
+        "for a certificate authority of your own, set the environment variable SSL_CERT_FILE "
+        "to the file with its certificate"
+    )
+
+
+def _refusal(error: ResponseError) -> str:
+    """The server's refusal, with advice if the URL causes it."""
+    if "DB index" not in str(error):
+        return str(error)
+    return f"{error}; check the number of the database at the end of the URL"
 
 
 class RedisCatalog(CatalogStore):
@@ -147,6 +168,8 @@ class RedisCatalog(CatalogStore):
             what = what_it_cannot(error)
             if what == NO_ACCESS or isinstance(error, NoPermissionError):
                 raise StoreError(f"{place}: access refused: {error}") from None
+            if what is None and isinstance(error, ResponseError):
+                raise StoreError(f"{place}: the server refuses: {_refusal(error)}") from None
             said = (
                 f"the server {what}" if what == UNTRUSTED else "no Redis or Valkey server answers"
             )

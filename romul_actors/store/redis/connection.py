@@ -58,6 +58,7 @@ _UNABLE_CODES = re.compile(r"(^|-)(OOM|READONLY|MISCONF|NOREPLICAS|BUSY) ")
 error."""
 _NO_GROUP_PAUSE_S = 0.05
 """Pause after a read of a queue that does not exist, to avoid a busy loop."""
+_PATTERN = "`romul acl --experiment PATTERN` sets the names that its users may access"
 NO_ACCESS = "refuses access"
 UNTRUSTED = "has a certificate that is not trusted here"
 
@@ -85,7 +86,9 @@ def store_error(error: Exception, keys: Sequence[str] = ()) -> StoreError:
     if (what := what_it_cannot(error)) is not None:
         return StoreUnavailableError(f"the server {what}: {error}")
     if isinstance(error, NoPermissionError):
-        return AccessError(f"the server refuses: {error}")
+        name = experiment_of(keys[0]) if keys else ""
+        hint = f" (experiment {name!r}; {_PATTERN})" if name and "key" in str(error) else ""
+        return AccessError(f"the server refuses: {error}{hint}")
     if "NOGROUP" in str(error):
         return NoGroupError(str(error))
     if str(error).startswith(_DAMAGED):
