@@ -171,7 +171,10 @@ async def _unsubmitted(client: Client, plan: RunFile) -> Sequence[Experiment]:
 
 async def _begun(experiment: Experiment, client: Client, servers: Servers) -> Experiment:
     """The experiment, with what it takes from another search on a given server."""
-    return experiment if servers.url is None else await begun_from(experiment, client.store, copies)
+    if servers.url is None:
+        return experiment
+    # The run's own workers are started in one folder.
+    return await begun_from(experiment, client.store, copies, shared=False)
 
 
 async def _apply(

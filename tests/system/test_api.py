@@ -761,6 +761,8 @@ def test_a_search_is_submitted_to_a_server_and_waited_for(system):
     assert romul.Client(system.url).statuses() == {"far": "finished"}
     with pytest.raises(romul.ExperimentExistsError):
         romul.submit(task, SPACE, name="far", **given)
+    with pytest.raises(romul.ExperimentError, match="checkpoints: 'ck' is relative"):
+        romul.submit(task, SPACE, name="near", **{**given, "checkpoints": "ck"})
     with pytest.raises(romul.TaskError, match="the workers of a server import a task by its name"):
         romul.submit(lambda trial: 1.0, SPACE, name="near", **given)
     assert romul.submit(flat, SPACE, name="near", **given).task == "tests.system.test_api:flat"

@@ -639,6 +639,15 @@ def test_errors_are_one_line_and_an_exit_code(decided, arguments, code, said):
     assert said in " ".join(called.stderr.split())
 
 
+def test_a_relative_folder_for_checkpoints_is_refused_on_a_server(system):
+    file = system.folder / "bowl.toml"
+    file.write_text('checkpoints = "ck/rel"\n' + TOML.format(steps=2))
+    called = system.call("submit", str(file))
+    assert (called.returncode, "Traceback" in called.stderr) == (2, False), called.stderr
+    assert "checkpoints: 'ck/rel' is relative" in " ".join(called.stderr.split())
+    assert system.client.keys("romul:*") == []
+
+
 @pytest.mark.parametrize("command", ["run", "submit"])
 def test_an_option_of_the_wrong_type_is_refused_before_anything_is_written(system, command):
     file = system.folder / "bowl.toml"

@@ -386,7 +386,7 @@ def test_a_search_that_may_not_pay_is_warned_of_where_it_was_called(tmp_path):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             with pytest.raises(romul.RomulError):
-                romul.submit("m:train", SPACE, redis=url, name="e", checkpoints="c", steps=steps)
+                romul.submit("m:train", SPACE, redis=url, name="e", checkpoints="/c", steps=steps)
             with pytest.raises(romul.RomulError):
                 romul.run(loss, SPACE, steps=steps, name="e", runs=tmp_path, resume=True)
         assert [warning.category for warning in caught] == [romul.AdviceWarning] * 2 * n

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import inspect
+import re
 
 import pytest
 
@@ -49,6 +50,10 @@ def declared(**fields):
     )
 
 
+def never(*_):
+    raise AssertionError
+
+
 @pytest.fixture
 async def client(store):
     """A client, and an experiment that it has submitted."""
@@ -69,12 +74,26 @@ async def test_steps_that_the_search_has_already_are_no_change(client, store):
 
 async def test_nothing_is_copied_for_a_name_that_is_taken(client, store):
     await client.submit(declared(name="new"))
-
-    def never(*_):
-        raise AssertionError
-
     with pytest.raises(ExperimentExistsError, match="'new' already exists"):
         await begun_from(declared(name="new", from_run="e"), store, never)
+
+
+@pytest.mark.parametrize("place", ["ck/rel", "./ck", "", "file://ck", "local:ck"])
+async def test_a_folder_that_would_be_another_one_for_each_worker_is_refused(store, place):
+    new = declared(name="new", checkpoints=place)
+    said = f"checkpoints: {place!r} is relative, so it would be another folder for each worker: "
+    with pytest.raises(ExperimentError, match=re.escape(said + "give an absolute path or a URL")):
+        await begun_from(new, store, never)
+    # All workers of a local run are started in the same folder.
+    assert await begun_from(new, store, never, shared=False) == new
+
+
+@pytest.mark.parametrize(
+    "place", ["/ck", "~/ck", "s3://b/ck", "file:///ck", "file:/ck", "simplecache::s3://b/ck"]
+)
+async def test_a_folder_that_workers_can_share_is_taken(store, place):
+    new = declared(name="new", checkpoints=place)
+    assert await begun_from(new, store, never) == new
 
 
 async def sent(store, name="e"):
