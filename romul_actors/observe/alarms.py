@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from romul_actors.observe.snapshot import Snapshot, age, refusal_in_words
-from romul_actors.protocol.statuses import ENDED
+from romul_actors.protocol.statuses import ENDED, OVER
+from romul_actors.store import REFUSES
 
 UNDECIDED_S = 15.0
 """If an event has waited longer, no actor decides it, whatever the size of the population. An actor
@@ -17,6 +18,10 @@ FEW_SLOTS = 10
 NOWHERE = 2
 """Missing trials per slot that one restart of the server with older data can explain: with a second
 copy, a slot has two trials in the queues. They cost no attempts, so no other limit ends this."""
+FEW_LOST = 5
+"""Fewer parents that could not be read are damaged or removed checkpoints, not another folder."""
+LOST_SHARE = 0.1
+"""With more lost parents per reported trial, workers do not see each other's checkpoints."""
 STUCK_LEASES = 2.0
 """If a worker sent no heartbeat for this many leases, no actor ends its leases."""
 MOST_NAMED = 3
@@ -83,6 +88,14 @@ def _own(seen: Snapshot) -> Iterator[Finding]:
             "the server loses data, or workers cannot read the trials: see `romul dead list "
             f"{name}` and `romul doctor`",
         )
+    lost = seen.causes.get("lost_parent", 0)
+    most = LOST_SHARE * seen.counts["reported"]
+    if lost >= FEW_LOST and lost > most and seen.status not in OVER:
+        yield Finding(
+            "warning",
+            f"{lost} attempts could not read the checkpoint of their parent",
+            f"do all workers see the same folder at {seen.experiment.checkpoints}?",
+        )
 
 
 def _of_workers(seen: Snapshot, holders: Collection[str]) -> Iterator[Finding]:
@@ -100,7 +113,10 @@ def _of_workers(seen: Snapshot, holders: Collection[str]) -> Iterator[Finding]:
             f"to serve it, a worker needs the actors' version, and {allow}",
         )
     ages_s = {w.name: w.age_s for w in seen.workers if w.age_s is not None}
-    if silent := [name for name, age_s in ages_s.items() if lease_s / 2 < age_s < lease_s]:
+    # A worker that refuses shows itself only every ten seconds, however short the lease is.
+    refusing = {w.name for w in seen.workers if w.state == REFUSES}
+    late = [name for name, age_s in ages_s.items() if lease_s / 2 < age_s < lease_s]
+    if silent := [name for name in late if name not in refusing]:
         yield Finding("warning", f"no heartbeat for half a lease: {few(silent)}")
     # The last state of a lost worker stays for a while after its lease has ended.
     stuck = [n for n, age_s in ages_s.items() if age_s > STUCK_LEASES * lease_s and n in holders]

@@ -7,7 +7,7 @@ import pytest
 
 from romul_actors.core.events import Control, Expired
 from romul_actors.dashboard.page import alarm
-from romul_actors.observe.alarms import BACKLOG, FEW_SLOTS, UNDECIDED_S, Finding, alarms
+from romul_actors.observe.alarms import BACKLOG, FEW_LOST, FEW_SLOTS, UNDECIDED_S, Finding, alarms
 from romul_actors.observe.snapshot import read_glance
 from romul_actors.protocol.messages import encode
 from romul_actors.protocol.statuses import ENDED
@@ -74,6 +74,13 @@ def test_workers_that_refuse_are_a_fault_only_where_no_other_serves():
     assert found([("refuses", 0.1)], status="stopped") == []
 
 
+def test_a_worker_that_refuses_sends_no_heartbeats_and_is_not_silent():
+    refusing = ("ok", "workers that do not serve it: w0: why not")
+    assert found([("refuses", 0.7), ("idle", 0.1)]) == [refusing]
+    silent = ("warning", "no heartbeat for half a lease: w1")
+    assert found([("refuses", 0.7), ("idle", 0.7)]) == [refusing, silent]
+
+
 def test_leases_that_have_ended_are_those_that_workers_still_have():
     workers = [("idle", 0.1), ("training", 3), ("training", 3), ("training", 0.7)]
     silent = ("warning", "no heartbeat for half a lease: w3")
@@ -103,6 +110,24 @@ def test_trials_that_are_queued_again_without_end_are_seen(n_slots, most):
     assert said(most) == []
     assert said(most + 1) == said(most + 1, "paused") == [("warning", words)]
     assert said(most + 1, "finished") == []
+
+
+def test_workers_that_do_not_see_each_others_checkpoints_are_asked_about():
+    def said(lost, reported, status="running"):
+        causes = json.dumps({"lost_parent": lost, "exception": 500})
+        counts = {"causes": causes, "reported": str(reported), "status": status}
+        return alarms(seen([("idle", 0.1)], **counts))
+
+    assert said(FEW_LOST - 1, 0) == said(FEW_LOST, 10 * FEW_LOST) == []
+    (finding,) = said(FEW_LOST, 10 * FEW_LOST - 1)
+    assert str(finding) == (
+        f"{FEW_LOST} attempts could not read the checkpoint of their parent "
+        "(do all workers see the same folder at memory://x?)"
+    )
+    # A failed search may be resumed.
+    assert len(said(30, 40, "paused")) == 1
+    assert "same folder" in said(30, 40, "failed")[1].remedy
+    assert said(30, 40, "finished") == []
 
 
 def test_a_search_without_an_actor_is_seen_by_the_age_of_its_oldest_event():
