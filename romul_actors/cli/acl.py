@@ -15,7 +15,7 @@ from romul_actors.store.acl import (
     NO_DEFAULT_USER,
     ROLES,
     asks_for_a_user,
-    readable_at_restart,
+    reads_all,
     user,
     user_of,
 )
@@ -70,7 +70,8 @@ def acl(
     passwords.mkdir(mode=0o700, parents=True, exist_ok=True)
     known = {name: _password(passwords / name / "password") for name in users}
     lines = {name: user(role, name, known[name], experiment) for name, role in users.items()}
-    _write(out, _merged(readable_at_restart(held) or NO_DEFAULT_USER, lines, user_of))
+    default = {} if reads_all(held) else {"default": NO_DEFAULT_USER}
+    _write(out, _merged(held, default | lines, user_of))
     echo(f"{out}: {len(lines)} users; passwords in {passwords}")
     _tell(out, held, lines, user_of)
     if broker is not None:

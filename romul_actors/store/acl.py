@@ -106,14 +106,10 @@ def user_of(line: str) -> str:
     return words[1] if len(words) > 1 and words[0] == "user" else ""
 
 
-def readable_at_restart(text: str) -> str:
-    """An ACL file whose default user, which is off, has the permissions of `NO_DEFAULT_USER`."""
-    enough = {"~*", "&*", "+@all"}
-
-    def lacks(line: str) -> bool:
-        return user_of(line) == "default" and not enough.issubset(line.split())
-
-    return "\n".join(NO_DEFAULT_USER if lacks(line) else line for line in text.splitlines())
+def reads_all(text: str) -> bool:
+    """Whether the default user of an ACL file has the permissions of `NO_DEFAULT_USER`."""
+    lines = [line.split() for line in text.splitlines() if user_of(line) == "default"]
+    return {"~*", "&*", "+@all"}.issubset(word for line in lines for word in line)
 
 
 def asks_for_a_user(text: str) -> bool:

@@ -183,19 +183,26 @@ def play_all(
         RunError: runs have failed. It is raised when all others have ended.
     """
     failed: list[RunError] = []
+    for job, played in _all_played(todo, processes):
+        if isinstance(played, RunError):
+            failed.append(played)
+        else:
+            yield job, played
+    if failed:
+        raise RunError(f"{failed[0]}\n\n{len(failed)} of {len(todo)} runs failed")
+
+
+def _all_played(
+    todo: Sequence[LabJob], processes: int | None
+) -> Iterator[tuple[LabJob, Played | RunError]]:
     with ProcessPoolExecutor(processes) as pool:
         apart = [(job,) for job in todo if job.optimizer != IN_ONE_PROCESS]
         for (job,), played in as_ended(pool, _played_or_failed, apart):
-            if isinstance(played, RunError):
-                failed.append(played)
-            else:
-                yield job, played
+            yield job, played
     # This peer starts its own processes.
     for job in todo:
         if job.optimizer == IN_ONE_PROCESS:
-            yield job, play(job)
-    if failed:
-        raise RunError(f"{failed[0]}\n\n{len(failed)} of {len(todo)} runs failed")
+            yield job, _played_or_failed(job)
 
 
 def _played_or_failed(job: LabJob) -> Played | RunError:
