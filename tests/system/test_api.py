@@ -76,7 +76,7 @@ def script(folder, text, *, wait=True, **environment):
     )
     if not wait:
         return process
-    out, err = process.communicate(timeout=100)
+    out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     return out
 

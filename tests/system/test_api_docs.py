@@ -53,7 +53,7 @@ def run_code(code, folder, *changes):
         text=True,
         check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=100,
+        timeout=240,
     )
     assert done.returncode == 0, done.stderr
     assert not processes_with(str(folder))
@@ -126,7 +126,7 @@ def test_the_notebook_runs_in_its_own_kernel(tmp_path, monkeypatch):
     for cell in notebook.cells:
         cell.source = cell.source.replace("workers=2", "workers=1")
     client = nbclient.NotebookClient(
-        notebook, timeout=100, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
+        notebook, timeout=240, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
     )
     client.execute()
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]

@@ -67,7 +67,7 @@ def test_the_demo_trains_on_real_data_and_leaves_nothing_running(tmp_path):
     process = begun_anew(
         tmp_path, "demo", "--population", "4", "--steps", "2", "--workers", "1", "--json"
     )
-    out, err = process.communicate(timeout=100)
+    out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     said = json.loads(out)
     assert said == json.loads((tmp_path / "runs/demo/summary.json").read_text())
@@ -100,7 +100,7 @@ def test_ctrl_c_ends_a_run_cleanly_and_resume_goes_on(tmp_path):
     checkpoints = tmp_path / "runs/bowl/checkpoints"
     wait_for(lambda: checkpoints.exists() and len(list(checkpoints.glob("*-3-*"))) > 0)
     process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=100)
+    out, _ = process.communicate(timeout=240)
     assert (process.returncode, "romul run --resume bowl" in out) == (130, True)
     before = json.loads(summary.read_text())
     assert 0 < before["trials"] < 80
@@ -142,7 +142,7 @@ def test_the_command_that_goes_on_is_shown_as_it_must_be(system, tmp_path, monke
     checkpoints = tmp_path / "my runs/bowl/checkpoints"
     wait_for(lambda: checkpoints.exists() and len(list(checkpoints.glob("*-3-*"))) > 0, 90)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=100)
+    out, err = process.communicate(timeout=240)
     assert process.returncode == 130, err
     (shown,) = re.findall(r"interrupted: `(.*)` continues it", out)
     # Without the server's name an empty one of the run's own would be started.
