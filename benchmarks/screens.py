@@ -22,8 +22,8 @@ from typing import Any
 
 from numpy.random import default_rng
 
-from romul_actors.cli.printing import Console
-from romul_actors.cli.top import Screen
+from romul_actors.cli.commands.top import Screen
+from romul_actors.cli.output.printing import Console
 from romul_actors.client import Client
 from romul_actors.core.history import Line, SearchStarted, TrialCreated, TrialReported, to_json
 from romul_actors.core.population import Counts, Population

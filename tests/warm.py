@@ -22,7 +22,11 @@ COLD = [sys.executable, "-m", "romul_actors.cli"]
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
     [__name__, "romul_actors.cli.app"]
-    + [f"romul_actors.cli.{module_of(name)}" for commands in COMMANDS.values() for name in commands]
+    + [
+        f"romul_actors.cli.commands.{module_of(name)}"
+        for commands in COMMANDS.values()
+        for name in commands
+    ]
 )
 
 

@@ -6,7 +6,7 @@ import traceback
 from typing import NoReturn
 
 from romul_actors.cli.exits import DECLARATION, EXPERIMENT_FAILED, exit_code
-from romul_actors.cli.printing import Console, echo
+from romul_actors.cli.output.printing import Console, echo
 from romul_actors.errors import RomulError
 from romul_actors.observe.visible import VisibleFormatter
 

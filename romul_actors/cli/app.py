@@ -5,7 +5,7 @@ import typer
 from romul_actors import __version__
 from romul_actors.cli.exits import HELP
 from romul_actors.cli.lazy import AllCommands
-from romul_actors.cli.printing import echo
+from romul_actors.cli.output.printing import echo
 
 app = typer.Typer(
     name="romul",

@@ -12,9 +12,9 @@ import typer
 from typer.core import TyperCommand
 from typer.main import get_command
 
-from romul_actors.cli.arguments import checked
 from romul_actors.cli.commands import ALIASES, COMMANDS, GROUPS, module_of
-from romul_actors.cli.printing import Commands
+from romul_actors.cli.options.arguments import checked
+from romul_actors.cli.output.printing import Commands
 
 
 class LazyCommand(TyperCommand):
@@ -29,7 +29,7 @@ class LazyCommand(TyperCommand):
 
     def __init__(self, name: str, function: str, line: str, panel: str | None) -> None:
         super().__init__(name, help=line, rich_help_panel=panel, hidden=panel is None)
-        self.module = f"romul_actors.cli.{module_of(function)}"
+        self.module = f"romul_actors.cli.commands.{module_of(function)}"
         self._function = function
 
     def load(self) -> Any:

@@ -1,7 +1,7 @@
 """Control characters as visible text, so that no task or worker can control a terminal.
 
-Commands (`romul_actors.cli.printing`), logs and HTML pages use this module. Files for programs keep
-every character.
+Commands (`romul_actors.cli.output.printing`), logs and HTML pages use this module. Files for
+programs keep every character.
 """
 
 import logging

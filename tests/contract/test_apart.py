@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from romul_actors.actor.loop import Actor
-from romul_actors.cli.rows import progress
+from romul_actors.cli.output.rows import progress
 from romul_actors.client import Client
 from romul_actors.core import optimizers
 from romul_actors.core.events import Control, Submitted

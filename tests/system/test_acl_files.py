@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from romul_actors.cli.acl import _write
+from romul_actors.cli.commands.acl import _write
 from romul_actors.errors import AclError
 from romul_actors.local.redis_server import find_server, free_port
 from tests.conftest import listens, romul, wait_for

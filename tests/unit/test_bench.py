@@ -29,7 +29,7 @@ BOWL = BenchJob("bowl", "romul", 8, 6, 0, suite=SUITE)
 
 
 def command(*arguments):
-    return [sys.executable, "-m", "romul_actors.cli.bench", "--suite", SUITE, *arguments]
+    return [sys.executable, "-m", "romul_actors.cli", "bench", "--suite", SUITE, *arguments]
 
 
 def called(*arguments, code=0):

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from romul_actors.cli import main
-from romul_actors.cli.arguments import checked
 from romul_actors.cli.commands import ALIASES, COMMANDS, GROUPS
 from romul_actors.cli.lazy import AllCommands, LazyCommand, LazyGroup
+from romul_actors.cli.options.arguments import checked
 from romul_actors.core.optimizers import OPTIMIZERS, make
 from romul_sim.play import optimizer_spec
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from redis.asyncio import SSLConnection
 
-from romul_actors.cli import connection
-from romul_actors.cli.services import serve_until_stopped
+from romul_actors.cli.processes.services import serve_until_stopped
+from romul_actors.cli.servers import connection
 from romul_actors.errors import (
     BrokerError,
     StoreError,

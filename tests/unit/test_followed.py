@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from romul_actors.cli import followed
-from romul_actors.cli.followed import following
+from romul_actors.cli.servers import followed
+from romul_actors.cli.servers.followed import following
 from romul_actors.client import Client
 from romul_actors.errors import StoreUnavailableError
 from romul_actors.local.redis_server import DATA, URL_FILE, embedded_server

@@ -9,8 +9,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from romul_actors.cli.attempts import by_region
-from romul_actors.cli.export import _write
+from romul_actors.cli.commands.attempts import by_region
+from romul_actors.cli.commands.export import _write
 from romul_actors.core import history
 from romul_actors.core.events import Control
 from romul_actors.core.history import BoundsChanged, ControlIgnored, TrialCreated, TrialFailed

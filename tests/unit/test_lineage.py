@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from romul_actors.cli import trials as command
+from romul_actors.cli.commands import trials as command
 from romul_actors.errors import UnknownTrialError
 from romul_actors.observe.lineage import Branch, branches, lineage, root_of, size, way_to
 from romul_actors.observe.trial_records import trials

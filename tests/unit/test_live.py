@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from romul_actors.actor.loop import Actor
-from romul_actors.cli import live
-from romul_actors.cli.live import LiveView
-from romul_actors.cli.printing import Console
+from romul_actors.cli.local_run import live
+from romul_actors.cli.local_run.live import LiveView
+from romul_actors.cli.output.printing import Console
 from romul_actors.client import Client
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.store.memory import MemoryStore

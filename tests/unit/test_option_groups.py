@@ -7,7 +7,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from romul_actors.cli.option_groups import with_groups
+from romul_actors.cli.options.groups import with_groups
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from romul_actors.cli.printing import Console, labelled
-from romul_actors.cli.rows import slots_tables
+from romul_actors.cli.output.printing import Console, labelled
+from romul_actors.cli.output.rows import slots_tables
 from romul_actors.protocol.experiment import Experiment
 
 NAMES = [

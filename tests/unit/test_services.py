@@ -5,8 +5,8 @@ import logging
 
 import pytest
 
-from romul_actors.cli import services
-from romul_actors.cli.services import beside, serve_until_stopped
+from romul_actors.cli.processes import services
+from romul_actors.cli.processes.services import beside, serve_until_stopped
 from romul_actors.errors import StoreUnavailableError, TlsError
 
 

@@ -3,7 +3,7 @@
 import json
 import os
 
-from romul_actors.cli.status_rows import run_row
+from romul_actors.cli.commands.status import run_row
 from romul_actors.local.redis_server import DATA
 from romul_actors.local.run_file import RunFile
 

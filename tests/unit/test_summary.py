@@ -5,7 +5,7 @@ import typer
 from typer.testing import CliRunner
 
 from romul_actors.cli.app import app
-from romul_actors.cli.summary import EndedRun, finish
+from romul_actors.cli.local_run.summary import EndedRun, finish
 
 ROW = {
     "name": "mine",

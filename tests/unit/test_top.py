@@ -3,9 +3,9 @@
 import io
 from dataclasses import replace
 
-from romul_actors.cli.history import line_in_words
-from romul_actors.cli.printing import Console
-from romul_actors.cli.top import Screen, sparkline
+from romul_actors.cli.commands.history import line_in_words
+from romul_actors.cli.commands.top import Screen, sparkline
+from romul_actors.cli.output.printing import Console
 from romul_actors.core.history import ControlIgnored, from_json
 from romul_actors.observe.snapshot import WorkerSnapshot
 from romul_actors.store.memory import MemoryStore

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.text import Text
 
-from romul_actors.cli.printing import LONGEST, Console, Table, shortened
+from romul_actors.cli.output.printing import LONGEST, Console, Table, shortened
 from romul_actors.observe.html import code
 from romul_actors.observe.visible import VisibleFormatter, ascii_json, visible
 

@@ -1,0 +1,1 @@
+"""Options and arguments of commands: their declarations, and what checks and parses them."""

@@ -1,0 +1,1 @@
+"""The servers and local runs that hold searches: how a command finds and follows one."""
