@@ -511,6 +511,20 @@ def test_an_ended_run_is_shown_in_a_browser_by_its_name(tmp_path):
     assert ended(process)[0] == 0
 
 
+def test_a_folder_is_not_shown_instead_of_the_server_that_was_given(tmp_path):
+    pytest.importorskip("nicegui")
+    (tmp_path / "runs/bowl/redis").mkdir(parents=True)
+    (tmp_path / "runs/bowl/run.json").write_text("{}")
+    given = local(tmp_path, "dashboard", "runs/bowl", "--redis=redis://127.0.0.1:1/0")
+    try:
+        code, out, err = ended(given)
+    finally:
+        given.kill()
+    assert (code, out) == (2, ""), err
+    assert "runs/bowl is a folder" in err
+    assert "ROMUL_REDIS_URL" in err
+
+
 def test_an_experiment_of_a_server_is_shown_in_a_browser_by_its_name(system):
     pytest.importorskip("nicegui")
     system.submit()

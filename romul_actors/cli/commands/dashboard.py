@@ -22,7 +22,7 @@ def dashboard(
         str | None,
         typer.Argument(
             metavar="[NAME]",
-            help="Experiment to show: its name, or the folder of a local run.",
+            help="Experiment to show: its name or, without --redis, the folder of a local run.",
             show_default=False,
         ),
     ] = None,
@@ -105,13 +105,19 @@ def _shown(run: str | None, redis: str | None) -> tuple[str | None, str | None]:
     A folder is always a local run. A name is an experiment on the given server, if there is one.
 
     Raises:
+        typer.BadParameter: a folder and a server are given.
         UnknownExperimentError: the folder holds no run.
         StoreError: the search of the run is on another server.
     """
     if run is None:
         return None, redis
     is_name = Path(run).name == run
-    if redis is not None and is_name:
+    if redis is not None:
+        if not is_name:
+            raise typer.BadParameter(
+                f"{run} is a folder, and --redis or ROMUL_REDIS_URL gives a server: leave out the "
+                "server to show the local run, or give the name of an experiment on the server"
+            )
         return run, redis
     try:
         return None, str(named_run(run))
