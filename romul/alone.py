@@ -1,13 +1,9 @@
-"""The core as `Population` uses it: without workers, in the user's own program."""
+"""Settings of the core as `Population` uses it: without workers, in the user's own program."""
 
 from dataclasses import replace
 
-from romul_actors.core.decide import decide
-from romul_actors.core.events import Stamped
 from romul_actors.core.optimizers import Optimizer
-from romul_actors.core.population import Decision, Population
 from romul_actors.core.settings import Settings
-from romul_actors.errors import OptimizerError
 
 
 def alone(made: Settings, own: Optimizer | None) -> Settings:
@@ -19,17 +15,3 @@ def alone(made: Settings, own: Optimizer | None) -> Settings:
     """
     elasticity = replace(made.elasticity, max_slots=made.n_slots, per_worker=None, second_copy=0.0)
     return replace(made, elasticity=elasticity, optimizer=own or made.optimizer)
-
-
-def decided(population: Population, stamped: Stamped) -> Decision:
-    """Decide an event.
-
-    Raises:
-        OptimizerError: the optimizer made a move that cannot be carried out, or called sys.exit,
-            which would end the user's program without a message.
-    """
-    try:
-        return decide(population, stamped)
-    except SystemExit as error:
-        name = population.settings.optimizer.name
-        raise OptimizerError(f"optimizer {name!r}: SystemExit: {error}") from error

@@ -14,10 +14,11 @@ from typing import Any, Self
 
 from pydantic_core import to_jsonable_python
 
-from romul.alone import alone, decided
+from romul.alone import alone
 from romul.declaration import UNTIMED, UNUSED, Call, Mode, declare, warn_of
 from romul.result import Best
 from romul.result_check import checkpoint_name, duration, figures_of, waiting
+from romul_actors.actor.guarded import decided
 from romul_actors.core.events import (
     Control,
     Event,

@@ -24,7 +24,13 @@ from romul_actors.core.history import (
     Unknown,
     to_json,
 )
-from romul_actors.errors import ExperimentError, RomulError, UnknownExperimentError
+from romul_actors.core.optimizers import OPTIMIZERS
+from romul_actors.errors import (
+    ExperimentError,
+    OptimizerError,
+    RomulError,
+    UnknownExperimentError,
+)
 from romul_actors.protocol.experiment import load
 from romul_actors.protocol.messages import encode
 from romul_actors.store.memory import MemoryStore
@@ -85,6 +91,17 @@ def recorded(tmp_path, monkeypatch):
 
 def kinds(found):
     return {type(line) for line in found.lines}
+
+
+@pytest.mark.parametrize("changes", [[], ["optimizer.name=random"]])
+def test_an_optimizer_that_ends_the_program_is_named_by_a_replay(recorded, monkeypatch, changes):
+    def leave(*_):
+        raise SystemExit(0)
+
+    name = "random" if changes else "romul"
+    monkeypatch.setattr(OPTIMIZERS[name], "decide", leave)
+    with pytest.raises(OptimizerError, match=f"optimizer '{name}': SystemExit: 0"):
+        fork(read_record(recorded), changes)
 
 
 def test_the_same_events_are_the_same_decisions(recorded):

@@ -5,8 +5,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from romul_actors.actor.guarded import decided
 from romul_actors.core.amendments import with_changes
-from romul_actors.core.decide import decide
 from romul_actors.core.events import Control, Stamped
 from romul_actors.core.history import BoundsChanged, Line, SearchChanged, SearchExtended
 from romul_actors.core.population import Population
@@ -136,5 +136,5 @@ def in_space(population: Population, space: Space, at_ms: int) -> Population:
         if len(bounds) == len(inside) and bounds[0] != bounds[1]:
             low, high = bounds[1]
             asked = Control(action="bounds", parameter=parameter.name, low=low, high=high)
-            population = decide(population, Stamped(asked, at_ms)).population
+            population = decided(population, Stamped(asked, at_ms)).population
     return population

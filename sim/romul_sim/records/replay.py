@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from romul_actors.actor.guarded import decided
 from romul_actors.core import history
-from romul_actors.core.decide import decide
 from romul_actors.core.events import (
     Control,
     Event,
@@ -173,9 +173,8 @@ def steps(record: Record) -> Iterator[Step]:
         if event is None:  # pragma: no cover (it began the group)
             continue
         stamped = Stamped(event, group[0].at_ms)
-        decision = decide(population, stamped)
-        decided = list(decision.history)
-        yield Step(stamped, population, decision.population, decided, group)
+        decision = decided(population, stamped)
+        yield Step(stamped, population, decision.population, list(decision.history), group)
         population = decision.population
 
 
@@ -330,7 +329,7 @@ def fork(record: Record, changes: Sequence[str]) -> Fork:
     for step in steps(record):
         core = settings_at(step.before.settings, other, named)
         before = in_space(step.before, core.space, step.event.at_ms)
-        decision = decide(replace(before, settings=core), step.event)
+        decision = decided(replace(before, settings=core), step.event)
         forked = list(decision.history)
         here, there = _texts(_created(step.decided)), _texts(_created(forked))
         found.decisions += len(here)
