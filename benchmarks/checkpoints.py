@@ -42,7 +42,7 @@ from safetensors.torch import save_file
 
 from romul_actors.core.events import TrialMessage
 from romul_actors.protocol.experiment import Experiment, FloatSpec
-from romul_workers.child_trainer import ChildTrainer
+from romul_workers.child.trainer import ChildTrainer
 from romul_workers.trainer import Success
 
 LAYERS = 20

@@ -31,9 +31,9 @@ import boto3
 import torch
 from boto3.s3.transfer import TransferConfig
 
-from romul_workers.checkpoints import Checkpoints
-from romul_workers.object_store import PIECE_BYTES
-from romul_workers.tensor_file import write
+from romul_workers.checkpoints.object_store import PIECE_BYTES
+from romul_workers.checkpoints.storage import Checkpoints
+from romul_workers.tensors.file import write
 
 FILE = "state.safetensors"
 TENSORS = 20

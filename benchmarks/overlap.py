@@ -30,7 +30,7 @@ from romul_actors.local.processes import running
 from romul_actors.local.redis_server import embedded_server
 from romul_actors.protocol.experiment import Experiment, FloatSpec
 from romul_actors.store.redis import RedisStore
-from romul_workers.checkpoints import Checkpoints
+from romul_workers.checkpoints.storage import Checkpoints
 
 TASK = """
 import os

@@ -39,7 +39,7 @@ from romul_actors.client import Client
 from romul_actors.local.redis_server import embedded_server
 from romul_actors.protocol.experiment import Experiment, FloatSpec
 from romul_actors.store.redis import RedisStore
-from romul_workers.worker import Worker, WorkerSettings
+from romul_workers.worker.loop import Worker, WorkerSettings
 
 NAME = "bench"
 REPORTS_FIRST = 2

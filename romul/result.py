@@ -14,7 +14,7 @@ from romul_actors.observe.plots import plot, plot_lineage, plot_workers
 from romul_actors.observe.snapshot import SlotSnapshot, Snapshot
 from romul_actors.observe.trial_records import TrialRecord, trial_rows, trials
 from romul_actors.observe.visible import visible
-from romul_workers.checkpoints import place_of
+from romul_workers.checkpoints.storage import place_of
 from romul_workers.schedule import Schedule, Stretch, of_trial
 
 if TYPE_CHECKING:

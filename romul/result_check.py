@@ -8,7 +8,7 @@ from typing import Any
 from romul_actors.core.events import TrialMessage
 from romul_actors.core.population import Population
 from romul_actors.errors import TaskError, TellError
-from romul_workers.figures import Figures, figures
+from romul_workers.child.figures import Figures, figures
 
 
 def figures_of(trial: TrialMessage, returned: Mapping[str, Any], metric: str) -> Figures:

@@ -33,8 +33,8 @@ from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.plan import check
 from romul_actors.protocol.statuses import ENDED
 from romul_workers import handed
-from romul_workers.functions import check_function
-from romul_workers.inheritance import copies
+from romul_workers.checkpoints.inheritance import copies
+from romul_workers.child.functions import check_function
 
 Train = Callable[..., Any]
 
@@ -46,8 +46,8 @@ BY = "romul.run"
 IMPORT = """\
 import sys
 from romul_actors.errors import RomulError
-from romul_workers.functions import check_function
-from romul_workers.task_import import find_task
+from romul_workers.child.functions import check_function
+from romul_workers.child.task_import import find_task
 try:
     check_function(find_task(*sys.argv[1:])[1], ":".join(sys.argv[1:]))
 except RomulError as error:

@@ -21,8 +21,8 @@ from romul_actors.observe.former import begun_from
 from romul_actors.observe.snapshot import full_snapshot
 from romul_actors.protocol.advice import advice
 from romul_actors.protocol.experiment import Experiment
-from romul_workers.functions import check_function
-from romul_workers.inheritance import copies
+from romul_workers.checkpoints.inheritance import copies
+from romul_workers.child.functions import check_function
 
 
 async def submit_async(

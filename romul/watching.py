@@ -22,8 +22,8 @@ from romul_actors.observe.visible import visible
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.statuses import ENDED
 from romul_actors.waiting import cancel
-from romul_workers.collection import collect_all
-from romul_workers.figures import in_words
+from romul_workers.child.figures import in_words
+from romul_workers.worker.collection import collect_all
 
 LOOK_S = 0.25
 LINES = 1_000

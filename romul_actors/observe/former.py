@@ -12,7 +12,7 @@ from romul_actors.protocol.first_trials import Former, inherit
 from romul_actors.store import ReaderStore
 
 Copies = Callable[[Experiment, Experiment, Sequence[str]], Sequence[str]]
-"""Copies checkpoints of a former search to a new one: `romul_workers.inheritance.copies`."""
+"""Copies checkpoints to a new search: `romul_workers.checkpoints.inheritance.copies`."""
 
 
 LOCAL = ("file://", "local://", "file:", "local:")

@@ -9,9 +9,9 @@ from romul_actors.observe.snapshot import snapshot
 from romul_actors.store import Commit, Hold
 from romul_actors.store.keys import key, slot_key
 from romul_actors.store.redis import RedisStore
-from romul_workers.reporting import Reporter
-from romul_workers.shutdown import Shutdown
 from romul_workers.trainer import ignore
+from romul_workers.worker.reporting import Reporter
+from romul_workers.worker.shutdown import Shutdown
 from tests.contract.test_apart import Instant
 from tests.trials import TRIAL, declare
 

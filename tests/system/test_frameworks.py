@@ -12,7 +12,7 @@ import pytest
 
 import romul as product
 from romul_actors.core.events import TrialMessage
-from romul_workers.child_trainer import ChildTrainer
+from romul_workers.child.trainer import ChildTrainer
 from tests.conftest import romul
 from tests.trials import declare
 

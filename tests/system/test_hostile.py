@@ -28,8 +28,8 @@ from romul_actors.mqtt.presence import status
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.messages import encode
 from romul_actors.store.redis import RedisStore
-from romul_workers.child_trainer import ChildTrainer
-from romul_workers.worker import Worker, WorkerSettings
+from romul_workers.child.trainer import ChildTrainer
+from romul_workers.worker.loop import Worker, WorkerSettings
 from tests.conftest import wait_for
 from tests.system.conftest import TASKS
 from tests.tasks.hostile import BAD

@@ -12,10 +12,10 @@ import torch
 from moto.server import ThreadedMotoServer
 
 from romul_actors.errors import CheckpointError
-from romul_workers.checkpoints import Checkpoints
-from romul_workers.manifest import SHARED_BYTES
-from romul_workers.object_store import KEPT, PIECE_BYTES
-from romul_workers.tensor_file import read, write
+from romul_workers.checkpoints.manifest import SHARED_BYTES
+from romul_workers.checkpoints.object_store import KEPT, PIECE_BYTES
+from romul_workers.checkpoints.storage import Checkpoints
+from romul_workers.tensors.file import read, write
 from tests.conftest import free_port, wait_for
 
 

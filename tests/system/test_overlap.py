@@ -21,9 +21,9 @@ from romul_actors.observe.snapshot import snapshot
 from romul_actors.protocol.messages import decode_event, decode_trial, encode
 from romul_actors.store import Commit
 from romul_actors.store.redis import RedisStore
-from romul_workers.checkpoints import Checkpoints
-from romul_workers.child_trainer import ChildTrainer
-from romul_workers.worker import Worker, WorkerSettings
+from romul_workers.checkpoints.storage import Checkpoints
+from romul_workers.child.trainer import ChildTrainer
+from romul_workers.worker.loop import Worker, WorkerSettings
 from tests.trials import TRIAL as FIRST
 from tests.trials import declare
 

@@ -2,7 +2,7 @@
 
 from romul_actors.errors import StoreError
 from romul_actors.store.memory import MemoryStore
-from romul_workers.admission import Admission
+from romul_workers.worker.admission import Admission
 
 
 class Unreadable(MemoryStore):

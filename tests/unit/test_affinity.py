@@ -9,8 +9,8 @@ from romul_actors.protocol.messages import encode
 from romul_actors.store import AffinityCounts, Commit, Hold
 from romul_actors.store.memory import MemoryStore
 from romul_sim.cluster.virtual_time import run
-from romul_workers.affinity import LONGEST_S, Affinity
 from romul_workers.trainer import Failure, Restored, Success
+from romul_workers.worker.affinity import LONGEST_S, Affinity
 from tests.trials import TRIAL
 from tests.unit.test_worker import StubTrainer, filled, worker
 

@@ -21,9 +21,9 @@ from romul_sim.cluster.invariants import Excuses
 from romul_sim.cluster.network import WatchedStore
 from romul_sim.cluster.virtual_time import run, virtual_loop
 from romul_sim.faults import Fault
-from romul_workers.attempt import Attempt
-from romul_workers.overlap import Overlap
-from romul_workers.reporting import Reporter
+from romul_workers.worker.attempt import Attempt
+from romul_workers.worker.overlap import Overlap
+from romul_workers.worker.reporting import Reporter
 from tests.conftest import romul, romul_anew
 
 SEEDS = 100

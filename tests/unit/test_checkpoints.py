@@ -17,9 +17,9 @@ from romul_actors.observe.snapshot import read_glance
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.store import Glance
 from romul_sim.drill.faults import small_disk
-from romul_workers.checkpoints import Checkpoints
-from romul_workers.hashing import Written
-from romul_workers.manifest import NAME as MANIFEST
+from romul_workers.checkpoints.hashing import Written
+from romul_workers.checkpoints.manifest import NAME as MANIFEST
+from romul_workers.checkpoints.storage import Checkpoints
 
 
 @pytest.fixture(params=["local", "remote"])

@@ -13,8 +13,8 @@ import torch
 
 from romul_actors.errors import CheckpointError, TaskError
 from romul_actors.protocol.experiment import load
-from romul_workers.child import _seed
-from romul_workers.child_trainer import ChildTrainer
+from romul_workers.child.loop import _seed
+from romul_workers.child.trainer import ChildTrainer
 from romul_workers.schedule import Schedule, Stretch
 from romul_workers.tasks import cifar, digits
 from romul_workers.tasks.cifar_data import LAYOUTS, VARIABLE

@@ -11,8 +11,8 @@ import pytest
 import romul_actors
 from romul.running import _folders_of
 from romul_actors.local.processes import spawn
-from romul_workers.child_trainer import ChildTrainer
-from romul_workers.task_import import TaskImportError, find_task
+from romul_workers.child.task_import import TaskImportError, find_task
+from romul_workers.child.trainer import ChildTrainer
 from romul_workers.trainer import Success
 from tests.trials import TRIAL, declare
 

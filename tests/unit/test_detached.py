@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from romul_workers.detached import _idle, detached
+from romul_workers.checkpoints.detached import _idle, detached
 
 
 async def test_one_work_after_the_other_needs_no_new_thread():

@@ -14,7 +14,7 @@ from romul_sim.drill.faults import FaultInjector
 from romul_sim.drill.processes import Processes, Services
 from romul_sim.drill.schedule import FAULTS, draw, read_schedule, write_schedule
 from romul_sim.faults import Fault
-from romul_workers.checkpoints import Checkpoints
+from romul_workers.checkpoints.storage import Checkpoints
 from tests.trials import declare
 from tests.unit.harness import Run, population
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from romul_actors.errors import TaskError
-from romul_workers.figures import MAX_FIGURES, MAX_WARNED, LeftOut, figures, in_words
+from romul_workers.child.figures import MAX_FIGURES, MAX_WARNED, LeftOut, figures, in_words
 
 
 def test_numbers_and_booleans_of_any_library_are_kept():

@@ -18,9 +18,9 @@ from romul_actors.protocol.first_trials import Former, found, inherit
 from romul_actors.protocol.plan import settings
 from romul_actors.protocol.redeclare import redeclare
 from romul_actors.store.memory import MemoryStore
-from romul_workers import manifest
-from romul_workers.checkpoints import Checkpoints
-from romul_workers.inheritance import copies
+from romul_workers.checkpoints import manifest
+from romul_workers.checkpoints.inheritance import copies
+from romul_workers.checkpoints.storage import Checkpoints
 from tests.unit.harness import Run
 
 OLD: dict[str, Any] = {

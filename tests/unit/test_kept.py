@@ -8,10 +8,10 @@ import pytest
 import torch
 from blake3 import blake3
 
-from romul_workers.child_trainer import ChildTrainer
-from romul_workers.hashing import Written
-from romul_workers.kept import WHOLE
+from romul_workers.checkpoints.hashing import Written
+from romul_workers.child.trainer import ChildTrainer
 from romul_workers.schedule import Schedule, Stretch, train
+from romul_workers.tensors.kept import WHOLE
 from romul_workers.torch_support import FILE
 from romul_workers.trainer import Failure
 from tests.unit.test_torch_support import trial as torch_trial

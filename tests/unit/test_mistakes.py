@@ -9,8 +9,8 @@ import pytest
 from romul_actors.errors import ExperimentError
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.plan import load
-from romul_workers.child_trainer import ChildTrainer
-from romul_workers.task_import import TaskImportError, find_task
+from romul_workers.child.task_import import TaskImportError, find_task
+from romul_workers.child.trainer import ChildTrainer
 from tests.trials import TRIAL
 
 BASE = """\

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from romul_workers.notices import (
+from romul_workers.worker.notices import (
     AwsSource,
     AzureSource,
     FileSource,

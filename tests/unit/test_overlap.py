@@ -11,9 +11,9 @@ from romul_actors.store import Commit, Hold
 from romul_actors.store.memory import MemoryStore
 from romul_actors.waiting import cancel
 from romul_sim.cluster.virtual_time import run
-from romul_workers.affinity import Affinity
-from romul_workers.overlap import LEAST_S, LOOK_S, TIMES, Overlap
 from romul_workers.trainer import Failure, Restored, Success, ignore
+from romul_workers.worker.affinity import Affinity
+from romul_workers.worker.overlap import LEAST_S, LOOK_S, TIMES, Overlap
 from tests.trials import TRIAL
 from tests.unit.test_worker import EXPERIMENT, StubTrainer, filled, worker
 

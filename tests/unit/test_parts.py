@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from romul_actors.errors import CheckpointError
-from romul_workers import packing, parts
-from romul_workers.checkpoints import Checkpoints
-from romul_workers.manifest import NAME as MANIFEST
-from romul_workers.manifest import SHARED_BYTES
-from romul_workers.tensor_file import read, write
+from romul_workers.checkpoints.manifest import NAME as MANIFEST
+from romul_workers.checkpoints.manifest import SHARED_BYTES
+from romul_workers.checkpoints.storage import Checkpoints
+from romul_workers.tensors import packing, parts
+from romul_workers.tensors.file import read, write
 
 FILE = "state.safetensors"
 LAYER = SHARED_BYTES // 4 // 2
@@ -208,8 +208,8 @@ KILLED = """
     import os, signal, sys
     from pathlib import Path
     import torch
-    from romul_workers.checkpoints import Checkpoints
-    from romul_workers.tensor_file import read, write
+    from romul_workers.checkpoints.storage import Checkpoints
+    from romul_workers.tensors.file import read, write
 
     place = Checkpoints(sys.argv[1], Path(sys.argv[1]) / "scratch")
     parent = place.fetch("0-0-1")

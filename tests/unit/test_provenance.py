@@ -9,7 +9,7 @@ import numpy as np
 
 from romul_actors.core.history import from_json, to_json
 from romul_actors.observe.trial_records import origins, trial_rows, trials
-from romul_workers.provenance import code_of, provenance
+from romul_workers.child.provenance import code_of, provenance
 from tests.trials import created, reported
 
 
@@ -46,7 +46,7 @@ def test_the_packages_are_those_that_are_imported_whatever_their_number(tmp_path
         (info / "top_level.txt").write_text(name)
     program = (
         "import sys\n"
-        "from romul_workers.provenance import provenance\n"
+        "from romul_workers.child.provenance import provenance\n"
         "import one\n"
         "assert 'one 1.0' in provenance({})['packages'] and provenance({})\n"
         "del sys.modules['one']\n"

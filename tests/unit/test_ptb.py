@@ -15,8 +15,7 @@ from torch.nn import functional
 from romul.result import Best
 from romul_actors.errors import CheckpointError, TaskError
 from romul_actors.protocol.experiment import parse
-from romul_workers import tensor_file
-from romul_workers.child import _seed
+from romul_workers.child.loop import _seed
 from romul_workers.tasks import ptb
 from romul_workers.tasks.ptb_data import FILES, STANDARD, data_folder, read_corpus
 from romul_workers.tasks.ptb_model import (
@@ -27,6 +26,7 @@ from romul_workers.tasks.ptb_model import (
     streams,
 )
 from romul_workers.tasks.ptb_training import Training
+from romul_workers.tensors import file as tensor_file
 from romul_workers.torch_support import FILE, Attached, load
 from romul_workers.trial import Context, Paused, Trial
 from tests.pages import page_code

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from romul_workers.scratch import LEFT_S, scratch_folder
+from romul_workers.checkpoints.scratch import LEFT_S, scratch_folder
 
 
 def test_a_worker_removes_what_killed_ones_have_left(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     program = (
-        "import time\nfrom romul_workers.scratch import scratch_folder\n"
+        "import time\nfrom romul_workers.checkpoints.scratch import scratch_folder\n"
         "with scratch_folder() as folder:\n"
         "    (folder / 'copy').write_text('x')\n    print(folder, flush=True)\n    time.sleep(60)"
     )

@@ -14,7 +14,7 @@ from romul_sim.churn.simulation import simulate
 from romul_sim.churn.trace import Change
 from romul_sim.cluster.fakes import Durations, Pace, Streams
 from romul_sim.cluster.virtual_time import run, virtual_loop
-from romul_workers.attempt import Attempt
+from romul_workers.worker.attempt import Attempt
 
 pytestmark = pytest.mark.usefixtures("quiet")
 

@@ -13,9 +13,10 @@ from blake3 import blake3
 from safetensors.torch import load_file
 
 from romul_actors.errors import CheckpointError, TaskError
-from romul_workers import packing, tensor_file
-from romul_workers.hashing import Written
-from romul_workers.tensor_file import read, write
+from romul_workers.checkpoints.hashing import Written
+from romul_workers.tensors import file as tensor_file
+from romul_workers.tensors import packing
+from romul_workers.tensors.file import read, write
 
 KINDS = sorted(packing.TYPES, key=str)
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from romul_actors.errors import CheckpointError, TaskError
-from romul_workers import optimizer_fields
-from romul_workers.checkpoints import Checkpoints
-from romul_workers.child import _seed
+from romul_workers.checkpoints.storage import Checkpoints
+from romul_workers.child.loop import _seed
 from romul_workers.schedule import Schedule, Stretch
 from romul_workers.tasks import digits
+from romul_workers.tensors import optimizer_fields
+from romul_workers.tensors.version import NEEDED, check_torch
 from romul_workers.torch_support import FILE, apply_schedule, load, load_model
-from romul_workers.torch_version import NEEDED, check_torch
 from romul_workers.trial import Context, Paused, Trial
 from tests.pages import page_code
 

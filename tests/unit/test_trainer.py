@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from romul_actors.core.events import TrialMessage
-from romul_workers.child_messages import PrepareTask, TaskProgress, encode
-from romul_workers.child_process import ChildProcess
-from romul_workers.child_trainer import ChildTrainer
-from romul_workers.provenance import code_of
+from romul_workers.child.messages import PrepareTask, TaskProgress, encode
+from romul_workers.child.process import ChildProcess
+from romul_workers.child.provenance import code_of
+from romul_workers.child.trainer import ChildTrainer
 from romul_workers.trainer import Failure, NoRoom, Outage, Stopped, Success
 from romul_workers.trial import Context
 from romul_workers.trial import Trial as Task
@@ -246,7 +246,7 @@ async def test_a_killed_process_that_does_not_end_is_left_behind(tmp_path, monke
     os.kill(pid, signal.SIGSTOP)
     with monkeypatch.context() as patched:
         patched.setattr(os, "killpg", lambda *_: None)
-        patched.setattr("romul_workers.child_process.KILLED_S", 0.01)
+        patched.setattr("romul_workers.child.process.KILLED_S", 0.01)
         await asyncio.wait_for(child.end(), 30)
     assert not child.ended
     assert f"the task's process {pid} was killed and has not ended" in caplog.text
@@ -264,7 +264,7 @@ async def test_a_removal_that_hangs_holds_up_no_failed_trial(trainer, tmp_path, 
         rmtree(path, **options)
 
     monkeypatch.setattr(shutil, "rmtree", hanging_rmtree)
-    monkeypatch.setattr("romul_workers.child_trainer.DISCARD_S", 0.01)
+    monkeypatch.setattr("romul_workers.child.trainer.DISCARD_S", 0.01)
     failed = await trainer.train(experiment(tmp_path), trial(x=-1.0))
     part = tmp_path / "checkpoints" / ".part"
     left = list(part.iterdir())
@@ -408,7 +408,7 @@ async def test_the_process_ends_with_its_worker_however_that_ends(tmp_path, unre
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "romul_workers.child",
+            "romul_workers.child.loop",
             str(theirs.fileno()),
             str(controlled.fileno()),
             pass_fds=(theirs.fileno(), controlled.fileno()),
@@ -533,7 +533,9 @@ def hanging():
 def test_a_worker_leaves_frameworks_to_its_child():
     program = (
         "import sys\n"
-        "from romul_workers import announce, child_trainer, notices, scratch, worker\n"
+        "from romul_workers.checkpoints import scratch\n"
+        "from romul_workers.child import trainer\n"
+        "from romul_workers.worker import announce, loop, notices\n"
         "print(*{name.partition('.')[0] for name in sys.modules})"
     )
     done = subprocess.run(

@@ -15,8 +15,8 @@ from romul_actors.core.events import TrialMessage
 from romul_actors.errors import RomulError
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.waiting import cancel
-from romul_workers.child_trainer import ChildTrainer
-from romul_workers.figures import in_words
+from romul_workers.child.figures import in_words
+from romul_workers.child.trainer import ChildTrainer
 from romul_workers.trainer import Ending, Failure, Stopped, Success
 from romul_workers.trial import Value
 

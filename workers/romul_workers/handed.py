@@ -3,6 +3,8 @@
 `romul.run` writes a folder with two files: the pickled function, and a task module that loads it
 with `read`. The workers get the folder's path. Nothing goes through the store or a network. A file
 that another user owns, or may read or change, is refused.
+
+The files name this module, and those of older versions are read. So its name must not change.
 """
 
 import contextlib

@@ -11,14 +11,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from romul_actors.core.events import TrialMessage
+from romul_actors.core.space import Value
 from romul_actors.errors import RomulError
 from romul_actors.observe.lineage import lineage
 from romul_actors.observe.trial_records import TrialRecord
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.mistakes import unreadable
-from romul_workers.child_trainer import ChildTrainer
-from romul_workers.trainer import Failure, Success
-from romul_workers.trial import Value
+from romul_workers.trainer import Failure, Success, Trainer
 
 VERSION = 1
 
@@ -180,7 +179,7 @@ class Trained:
 async def train(
     schedule: Schedule,
     checkpoints: str,
-    trainer: ChildTrainer,
+    trainer: Trainer,
     seed: int | None = None,
     progress: Callable[[int, float], None] = lambda _n, _value: None,
 ) -> Trained:

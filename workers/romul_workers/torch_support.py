@@ -1,7 +1,7 @@
 """Saves torch models and optimizers, restores them, and applies hyperparameters.
 
-A checkpoint holds only data, never code: it is a file of tensors (`tensor_file.py`). Checkpoints of
-older versions, written by torch.save, are read with weights_only=True.
+A checkpoint holds only data, never code: it is a file of tensors (`tensors/file.py`). Checkpoints
+of older versions, written by torch.save, are read with weights_only=True.
 """
 
 import logging
@@ -15,11 +15,11 @@ import numpy as np
 import torch
 
 from romul_actors.errors import CheckpointError
-from romul_workers import manifest
-from romul_workers.hashing import Written
-from romul_workers.kept import Kept
-from romul_workers.optimizer_fields import Fields
-from romul_workers.tensor_file import read, write
+from romul_workers.checkpoints import manifest
+from romul_workers.checkpoints.hashing import Written
+from romul_workers.tensors.file import read, write
+from romul_workers.tensors.kept import Kept
+from romul_workers.tensors.optimizer_fields import Fields
 
 if TYPE_CHECKING:
     from romul_workers.schedule import Schedule

@@ -35,8 +35,8 @@ class Success:
         metrics: all other figures that the task returned, by name.
         in_effect: hyperparameters as they were read back after they were applied, by name.
         left_out: why returned values that are not figures were left out, by name; see
-            `romul_workers.figures`.
-        provenance: which code and versions made the result; see `romul_workers.provenance`.
+            `romul_workers.child.figures`.
+        provenance: which code and versions made the result; see `romul_workers.child.provenance`.
         restored: how the parent was restored; None: the trial had no parent.
     """
 

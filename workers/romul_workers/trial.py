@@ -34,8 +34,8 @@ from typing import TYPE_CHECKING, Any
 from romul_actors.errors import TaskError
 
 if TYPE_CHECKING:
-    from romul_workers.hashing import Written
-    from romul_workers.kept import Kept
+    from romul_workers.checkpoints.hashing import Written
+    from romul_workers.tensors.kept import Kept
     from romul_workers.torch_support import Attached
 
 Value = Any

@@ -12,9 +12,9 @@ from romul_actors.cli.options.shared import AsJson, TaskPath
 from romul_actors.cli.output.printing import MARKS, echo, echo_json
 from romul_actors.protocol.advice import advice, guarded
 from romul_actors.protocol.plan import load
-from romul_workers.child_trainer import ChildTrainer
+from romul_workers.checkpoints.scratch import scratch_folder
+from romul_workers.child.trainer import ChildTrainer
 from romul_workers.conformance import Check, Examination
-from romul_workers.scratch import scratch_folder
 
 
 def check(

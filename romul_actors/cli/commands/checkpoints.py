@@ -13,8 +13,8 @@ from romul_actors.errors import StoreError
 from romul_actors.observe.stored_population import read_population
 from romul_actors.protocol.messages import decode_event
 from romul_actors.store import Store
-from romul_workers.checkpoints import Checkpoints
-from romul_workers.scratch import scratch_folder
+from romul_workers.checkpoints.scratch import scratch_folder
+from romul_workers.checkpoints.storage import Checkpoints
 
 
 def collect(

@@ -35,9 +35,9 @@ from romul_actors.protocol.advice import advice
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.plan import load
 from romul_actors.protocol.statuses import ENDED
-from romul_workers.checkpoints import Checkpoints, place_of
-from romul_workers.inheritance import copies
-from romul_workers.scratch import scratch_folder
+from romul_workers.checkpoints.inheritance import copies
+from romul_workers.checkpoints.scratch import scratch_folder
+from romul_workers.checkpoints.storage import Checkpoints, place_of
 
 Request = Callable[[Client], Awaitable[str | None]]
 

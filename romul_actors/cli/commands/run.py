@@ -25,7 +25,7 @@ from romul_actors.local.run_file import RunFile, resumption
 from romul_actors.protocol.advice import advice
 from romul_actors.protocol.differences import Changes
 from romul_actors.protocol.plan import load
-from romul_workers.inheritance import copies
+from romul_workers.checkpoints.inheritance import copies
 
 WORKERS = 2
 """Default number of workers of a new run."""

@@ -17,11 +17,11 @@ from romul_actors.cli.servers.connection import snapshot_of
 from romul_actors.errors import ExperimentError, UnknownTrialError
 from romul_actors.local.run_file import RunFile, local_runs, runs_folder
 from romul_actors.observe.trial_records import trials
-from romul_workers.child_trainer import ChildTrainer
+from romul_workers.checkpoints.scratch import scratch_folder
+from romul_workers.child.trainer import ChildTrainer
 from romul_workers.defaults import SHIPPED_TASKS
 from romul_workers.schedule import Schedule, Trained, closeness, of_trial, read_schedule
 from romul_workers.schedule import train as train_along
-from romul_workers.scratch import scratch_folder
 
 schedule = typer.Typer(
     help="Export the winner's hyperparameter schedule, or train a model along it.",

@@ -23,9 +23,9 @@ from romul_actors.cli.options.shared import (
     start_log,
 )
 from romul_actors.mqtt.broker import KEEPALIVE_S
-from romul_workers.child_process import ChildProcess
+from romul_workers.checkpoints.scratch import scratch_folder
+from romul_workers.child.process import ChildProcess
 from romul_workers.defaults import GARBAGE_MS, SHIPPED_TASKS
-from romul_workers.scratch import scratch_folder
 
 
 def worker(

@@ -26,8 +26,8 @@ from romul_actors.protocol.experiment import Experiment, from_values
 from romul_actors.protocol.plan import left_out, settings
 from romul_actors.protocol.statuses import OVER
 from romul_actors.waiting import pause
-from romul_workers.collection import collect_all
-from romul_workers.inheritance import copies
+from romul_workers.checkpoints.inheritance import copies
+from romul_workers.worker.collection import collect_all
 
 REFRESH_S = 0.5
 DECIDE_S = 3.0

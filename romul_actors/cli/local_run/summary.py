@@ -20,7 +20,7 @@ from romul_actors.observe.stored_history import read_history
 from romul_actors.observe.trial_records import left_out, trials
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.store import Store
-from romul_workers.figures import in_words
+from romul_workers.child.figures import in_words
 
 BEST = ("checkpoint", "hyperparameters", "metrics")
 """Fields of the best trial, besides its metric, in a summary."""

@@ -25,7 +25,7 @@ from romul_sim.cluster.invariants import Excuses, InvariantWatch, Violation
 from romul_sim.cluster.network import MachineStore, WatchedStore
 from romul_sim.cluster.virtual_time import Clock, machine_clock, virtual_loop
 from romul_workers.tasks.toys import Toy
-from romul_workers.worker import Worker, WorkerSettings
+from romul_workers.worker.loop import Worker, WorkerSettings
 
 
 @dataclass(slots=True)

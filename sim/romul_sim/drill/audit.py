@@ -10,7 +10,7 @@ from romul_actors.core.population import Population
 from romul_actors.errors import CheckpointError
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.plan import settings
-from romul_workers.checkpoints import Checkpoints
+from romul_workers.checkpoints.storage import Checkpoints
 
 
 @dataclass(slots=True)

@@ -20,7 +20,7 @@ from romul_sim.drill.faults import FaultInjector, small_disk
 from romul_sim.drill.processes import GRACE_S, Processes, Services
 from romul_sim.drill.schedule import LEASE_S
 from romul_sim.faults import Fault
-from romul_workers.checkpoints import Checkpoints
+from romul_workers.checkpoints.storage import Checkpoints
 
 AFFINITY_S = 0.5
 """How long a trial waits for the worker that holds its parent, in seconds. Long, so that faults

@@ -1,8 +1,8 @@
 """The child process: imports the task once, then trains one trial after the other.
 
-`child_process.py` starts it as `python -m romul_workers.child FD CONTROL [MODULE ...]`. FD is the
+`process.py` starts it as `python -m romul_workers.child.loop FD CONTROL [MODULE ...]`. FD is the
 socket for requests and answers. CONTROL is the socket for `StopTrial`, which a thread reads while
-a task trains (`child_messages.py`). Each MODULE is a task module to import at once, before a trial
+a task trains (`messages.py`). Each MODULE is a task module to import at once, before a trial
 arrives. When the worker ends, the sockets close, and the process ends its whole process group.
 """
 
@@ -24,7 +24,11 @@ import numpy as np
 
 from romul_actors.core.events import MAX_TEXT, FailureReason
 from romul_actors.errors import LostParentError, StorageOutageError, TaskError
-from romul_workers.child_messages import (
+from romul_workers.checkpoints.hashing import Written
+from romul_workers.checkpoints.manifest import Manifest
+from romul_workers.child.figures import figures
+from romul_workers.child.functions import check_function
+from romul_workers.child.messages import (
     Answer,
     Decoder,
     PrepareTask,
@@ -38,12 +42,8 @@ from romul_workers.child_messages import (
     TrialAnswer,
     encode,
 )
-from romul_workers.figures import figures
-from romul_workers.functions import check_function
-from romul_workers.hashing import Written
-from romul_workers.manifest import Manifest
-from romul_workers.provenance import code_of, provenance
-from romul_workers.task_import import (
+from romul_workers.child.provenance import code_of, provenance
+from romul_workers.child.task_import import (
     TaskImportError,
     described,
     find_task,
@@ -55,7 +55,7 @@ from romul_workers.trial import Context, Paused, Trial, TrialWork, place
 
 if TYPE_CHECKING:
     # It imports torch, which a task may do without.
-    from romul_workers.kept import Kept
+    from romul_workers.tensors.kept import Kept
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,9 @@ from romul_actors.core.events import TrialMessage
 from romul_actors.errors import CheckpointError, NoRoomError, StorageOutageError
 from romul_actors.protocol.checkpoint_names import is_name
 from romul_actors.protocol.experiment import Experiment
-from romul_workers.checkpoints import NO_ROOM, Checkpoints
-from romul_workers.child_messages import (
+from romul_workers.checkpoints.detached import detached
+from romul_workers.checkpoints.storage import NO_ROOM, Checkpoints
+from romul_workers.child.messages import (
     Answer,
     PrepareTask,
     TaskFailed,
@@ -24,8 +25,7 @@ from romul_workers.child_messages import (
     TrainTrial,
     TrialAnswer,
 )
-from romul_workers.child_process import ChildDiedError, ChildProcess, StalledError, read_from
-from romul_workers.detached import detached
+from romul_workers.child.process import ChildDiedError, ChildProcess, StalledError, read_from
 from romul_workers.trainer import (
     Ending,
     Failure,
@@ -39,7 +39,7 @@ from romul_workers.trainer import (
 )
 
 if TYPE_CHECKING:
-    from romul_workers.hashing import Written
+    from romul_workers.checkpoints.hashing import Written
 
 DISCARD_S = 1.0
 """How long a worker waits for the removal of a checkpoint; it then continues in its thread."""

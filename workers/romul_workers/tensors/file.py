@@ -23,9 +23,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from romul_actors.errors import CheckpointError
-from romul_workers.hashing import Written
-from romul_workers.packing import TYPES, Json, Packer, octets, unpack
-from romul_workers.parts import NEW, NOTHING, PARTS_KEY, clear, part_name, parts_of, share
+from romul_workers.checkpoints.hashing import Written
+from romul_workers.tensors.packing import TYPES, Json, Packer, octets, unpack
+from romul_workers.tensors.parts import NEW, NOTHING, PARTS_KEY, clear, part_name, parts_of, share
 
 HEADER_KEY = "romul"
 CHUNK = 1 << 24

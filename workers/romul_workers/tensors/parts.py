@@ -19,10 +19,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from romul_workers import manifest as manifests
-from romul_workers.hashing import Written
-from romul_workers.manifest import Manifest
-from romul_workers.packing import octets
+from romul_workers.checkpoints import manifest as manifests
+from romul_workers.checkpoints.hashing import Written
+from romul_workers.checkpoints.manifest import Manifest
+from romul_workers.tensors.packing import octets
 
 PARTS_KEY = "parts"
 CHUNK = 1 << 24

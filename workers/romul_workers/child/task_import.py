@@ -21,6 +21,8 @@ MAX_TRACEBACK = 6_000
 """Longest traceback in a message, in characters; the end of a longer one is kept."""
 MOST_FOLDERS = 3
 """Most searched folders that a message names."""
+_PACKAGE = Path(__file__).parents[1]
+_SHIPPED_TASKS = _PACKAGE / "tasks"
 
 
 class TaskImportError(RomulError):
@@ -105,7 +107,9 @@ def _from_the_task_on(error: BaseException) -> TracebackType | None:
 
 def _is_machinery(file: str) -> bool:
     """Whether a frame belongs to the code that imports and calls the task."""
-    return "importlib" in file or Path(file).parent == Path(__file__).parent
+    path = Path(file)
+    own = path.is_relative_to(_PACKAGE) and not path.is_relative_to(_SHIPPED_TASKS)
+    return "importlib" in file or own
 
 
 def hiding(folders: Iterable[str], text: str) -> str:

@@ -12,7 +12,7 @@ import msgpack
 
 from romul_actors.core.events import FailureReason
 from romul_actors.core.space import Value
-from romul_workers.hashing import Written
+from romul_workers.checkpoints.hashing import Written
 
 MAX_BUFFER = 2**24
 """Most bytes of an incomplete message that are buffered."""

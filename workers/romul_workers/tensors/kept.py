@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from romul_workers import manifest as manifests
-from romul_workers.manifest import FileRecord, Manifest
+from romul_workers.checkpoints import manifest as manifests
+from romul_workers.checkpoints.manifest import FileRecord, Manifest
 
 if TYPE_CHECKING:
-    from romul_workers.hashing import Written
+    from romul_workers.checkpoints.hashing import Written
 
 WHOLE = 1024
 """Tensors with up to this number of values are compared completely."""

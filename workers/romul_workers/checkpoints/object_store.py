@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from romul_actors.errors import CheckpointError
-from romul_workers import manifest as manifests
-from romul_workers.manifest import FileRecord, Manifest
+from romul_workers.checkpoints import manifest as manifests
+from romul_workers.checkpoints.manifest import FileRecord, Manifest
 
 PIECE_BYTES = 1 << 24
 """Size of the pieces in which larger files are sent to S3, and read from it, in parallel."""

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from romul_actors.errors import RomulError
-from romul_workers.detached import detached
+from romul_workers.checkpoints.detached import detached
 
 log = logging.getLogger("romul.worker")
 

@@ -1,6 +1,6 @@
 """The worker's side of its child process: starts it, sends it requests, and ends it.
 
-`child.py` runs in the process; `child_messages.py` defines the messages.
+`loop.py` runs in the process; `messages.py` defines the messages.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from romul_actors.core.events import MAX_TEXT
-from romul_workers.child_messages import (
+from romul_workers.child.messages import (
     Answer,
     Decoder,
     PrepareTask,
@@ -23,7 +23,7 @@ from romul_workers.child_messages import (
     TrainTrial,
     encode,
 )
-from romul_workers.task_import import hiding
+from romul_workers.child.task_import import hiding
 
 log = logging.getLogger("romul.worker")
 
@@ -150,7 +150,7 @@ class ChildProcess:
                 # Do not import from the current folder, unless it is in `paths`.
                 "-P",
                 "-m",
-                "romul_workers.child",
+                "romul_workers.child.loop",
                 str(theirs.fileno()),
                 str(controlled.fileno()),
                 *modules,

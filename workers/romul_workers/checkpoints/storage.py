@@ -6,7 +6,7 @@ Elsewhere the manifest is uploaded last. A name (SLOT-STEP-ATTEMPT and a random 
 used again, so no checkpoint overwrites another.
 
 No checkpoint needs another one to be read. Files that it shares with its parent are hard links on a
-local disk (`parts.py`), and copies that the object store makes itself elsewhere
+local disk (`tensors/parts.py`), and copies that the object store makes itself elsewhere
 (`object_store.py`).
 """
 
@@ -26,10 +26,10 @@ from fsspec.implementations.local import LocalFileSystem
 
 from romul_actors.errors import CheckpointError, NoRoomError, StorageOutageError
 from romul_actors.protocol.checkpoint_names import is_name, misnamed
-from romul_workers import manifest as manifests
-from romul_workers.hashing import Written
-from romul_workers.manifest import Manifest
-from romul_workers.object_store import ObjectStore, options
+from romul_workers.checkpoints import manifest as manifests
+from romul_workers.checkpoints.hashing import Written
+from romul_workers.checkpoints.manifest import Manifest
+from romul_workers.checkpoints.object_store import ObjectStore, options
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """Errors of a file system that cannot be written: it is full, or an error made it read-only."""

@@ -8,7 +8,7 @@ from romul_actors.mqtt.broker import Broker, Message
 from romul_actors.mqtt.connection import MqttConnection
 from romul_actors.mqtt.presence import answer, no_status, notice, status, topic
 from romul_actors.waiting import cancel
-from romul_workers.worker import Worker
+from romul_workers.worker.loop import Worker
 
 log = logging.getLogger("romul.worker")
 

@@ -9,11 +9,11 @@ from functools import partial
 from romul_actors.errors import CheckpointError, ExperimentError, StoreError, StoreUnavailableError
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.store import WorkerStore
-from romul_workers.admission import Admission
-from romul_workers.checkpoints import Checkpoints
-from romul_workers.detached import detached
-from romul_workers.scratch import scratch_folder
+from romul_workers.checkpoints.detached import detached
+from romul_workers.checkpoints.scratch import scratch_folder
+from romul_workers.checkpoints.storage import Checkpoints
 from romul_workers.trainer import Trainer
+from romul_workers.worker.admission import Admission
 
 log = logging.getLogger("romul.worker")
 

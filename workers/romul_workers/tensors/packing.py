@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from romul_actors.errors import TaskError
-from romul_workers.torch_version import check_torch
+from romul_workers.tensors.version import check_torch
 
 # Before the first use of a feature that an older torch lacks.
 check_torch(torch.__version__)

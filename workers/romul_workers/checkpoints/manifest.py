@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from romul_actors.errors import CheckpointError
-from romul_workers.hashing import Written
+from romul_workers.checkpoints.hashing import Written
 
 NAME = "MANIFEST.json"
 SHARED_BYTES = 1 << 22

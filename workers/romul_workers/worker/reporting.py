@@ -21,10 +21,10 @@ from romul_actors.errors import (
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.messages import encode
 from romul_actors.store import Hold, Lease, Output, WorkerStore
-from romul_workers.attempt import Attempt
-from romul_workers.figures import LeftOut, in_words
-from romul_workers.shutdown import Shutdown
+from romul_workers.child.figures import LeftOut, in_words
 from romul_workers.trainer import Ending, Failure, NoRoom, Outage, Stopped, Success, Trainer
+from romul_workers.worker.attempt import Attempt
+from romul_workers.worker.shutdown import Shutdown
 
 log = logging.getLogger("romul.worker")
 

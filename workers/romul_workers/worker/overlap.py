@@ -19,7 +19,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from romul_actors.waiting import cancel
-from romul_workers.attempt import Attempt
+from romul_workers.worker.attempt import Attempt
 
 LEAST_S = 0.2
 TIMES = 3

@@ -13,8 +13,8 @@ from romul_actors.errors import StoreError
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.store import Lease, WorkerStore
 from romul_actors.waiting import Wakeup, cancel
-from romul_workers.shutdown import Shutdown
 from romul_workers.trainer import Ending, Trainer
+from romul_workers.worker.shutdown import Shutdown
 
 log = logging.getLogger("romul.worker")
 

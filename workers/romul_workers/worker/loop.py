@@ -27,16 +27,16 @@ from romul_actors.errors import (
 from romul_actors.protocol.messages import decode_trial, is_spoken
 from romul_actors.protocol.trial_fit import check_fit
 from romul_actors.store import REFUSES, Lease, WorkerStore
-from romul_workers.admission import Admission
-from romul_workers.affinity import Affinity
-from romul_workers.attempt import Attempt, LeaseLostError, Presence
-from romul_workers.backoff import Backoff
-from romul_workers.collection import Collector
 from romul_workers.defaults import GARBAGE_MS, PACE_S, SHIPPED_TASKS
-from romul_workers.overlap import LOOK_S, Overlap
-from romul_workers.reporting import BACKOFF_S, Reporter
-from romul_workers.shutdown import Shutdown
 from romul_workers.trainer import Success, Trainer
+from romul_workers.worker.admission import Admission
+from romul_workers.worker.affinity import Affinity
+from romul_workers.worker.attempt import Attempt, LeaseLostError, Presence
+from romul_workers.worker.backoff import Backoff
+from romul_workers.worker.collection import Collector
+from romul_workers.worker.overlap import LOOK_S, Overlap
+from romul_workers.worker.reporting import BACKOFF_S, Reporter
+from romul_workers.worker.shutdown import Shutdown
 
 log = logging.getLogger("romul.worker")
 

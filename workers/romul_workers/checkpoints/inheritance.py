@@ -12,10 +12,10 @@ from pathlib import Path
 
 from romul_actors.errors import CheckpointError
 from romul_actors.protocol.experiment import Experiment
-from romul_workers import manifest as manifests
-from romul_workers.checkpoints import Checkpoints
-from romul_workers.manifest import FileRecord, Manifest
-from romul_workers.scratch import scratch_folder
+from romul_workers.checkpoints import manifest as manifests
+from romul_workers.checkpoints.manifest import FileRecord, Manifest
+from romul_workers.checkpoints.scratch import scratch_folder
+from romul_workers.checkpoints.storage import Checkpoints
 
 
 def copies(former: Experiment, experiment: Experiment, checkpoints: Sequence[str]) -> list[str]:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from romul_actors.core.events import ReleaseReason
 from romul_actors.store import WorkerStore
-from romul_workers.outages import Outages, longer
 from romul_workers.trainer import Ending, Failure, NoRoom, Success
+from romul_workers.worker.outages import Outages, longer
 
 log = logging.getLogger("romul.worker")
 

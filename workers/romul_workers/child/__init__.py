@@ -1,0 +1,1 @@
+"""The child process, which imports and trains the task, and the worker's side of it."""

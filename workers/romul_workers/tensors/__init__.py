@@ -1,0 +1,1 @@
+"""Tensors of torch models and optimizers: in files, and kept in memory."""
