@@ -122,6 +122,27 @@ def test_a_task_that_cannot_be_used_says_so_in_its_first_line(
     assert "task_import" not in rest
 
 
+@pytest.mark.parametrize(
+    ("module", "call", "named"),
+    [
+        ("trial", "place(float('nan'))", "calling_m.py"),
+        ("tensors.version", "check_torch('1.0')", "calling_m.py"),
+        # A task that comes with ROMUL is a task like others.
+        ("tasks.toy_functions", "step_misspecified(None, {}, 0, None)", "toy_functions.py"),
+    ],
+)
+def test_an_error_in_romuls_own_code_names_the_tasks_line(
+    tmp_path, monkeypatch, module, call, named
+):
+    function = call.partition("(")[0]
+    text = f"from romul_workers.{module} import {function}\n\n{call}\n"
+    (tmp_path / "calling_m.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(TaskImportError) as caught:
+        find_task("calling_m", "train")
+    assert Path(str(caught.value).partition(":")[0]).name == named
+
+
 def test_where_a_module_was_looked_for_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     (tmp_path / "fine.py").write_text(TASKS["ok"])
