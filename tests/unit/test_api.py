@@ -166,6 +166,14 @@ def test_a_traceback_shows_the_line_of_a_cell(tmp_path):
     assert f'"{cell}", line 2, in train\n    return 1 / trial' in text
 
 
+def test_what_an_older_version_handed_over_is_still_found_by_its_names(tmp_path):
+    stored = b"(cromul_workers.handed\nHanded\ncromul_workers.handed\n_in_file\nt."
+    assert pickle.loads(stored) == (handed.Handed, handed._in_file)
+    handed.write(tmp_path / "task", math.sqrt, None)
+    source = (tmp_path / "task" / f"{handed.MODULE}.py").read_text()
+    assert "from romul_workers.handed import read" in source
+
+
 def test_the_best_model_is_loaded(tmp_path):
     one, other = torch.nn.Linear(2, 1), torch.nn.Linear(2, 1)
     trial = romul.Trial(
