@@ -1,8 +1,13 @@
 """A real run, recorded while it runs and afterwards, and replayed."""
 
 import json
+import signal
 
 from romul_sim.records.record import read_record
+from tests.conftest import wait_for
+from tests.system.conftest import System
+from tests.system.test_cli import TOML, ended, local
+from tests.system.test_servers import servers  # noqa: F401  (a fixture)
 
 
 def run_with_a_lost_worker(system):
@@ -70,3 +75,47 @@ def test_a_record_that_was_changed_is_found_out(system):
     wrong = system.call("replay", str(record), "--set=steps=none")
     assert wrong.returncode != 0
     assert "Traceback" not in wrong.stderr
+
+
+def test_a_recording_waits_for_a_server_that_was_away(servers, tmp_path):  # noqa: F811
+    durable = ("--appendonly", "yes")
+    port, process = servers.plain(*durable)
+    system = System(f"redis://127.0.0.1:{port}/0", tmp_path)
+    try:
+        system.submit(name="taped", steps=4, constants={"seconds": 0.1})
+        live, later = tmp_path / "live.jsonl", tmp_path / "later.jsonl"
+        recording = system.start("record", "taped", f"--to={live}", "--every-s=0.1")
+        system.actor()
+        system.worker()
+        wait_for(lambda: live.exists() and '"event": "result"' in live.read_text())
+        process.kill()
+        process.wait()
+        wait_for(lambda: "trying again" in recording.log.read_text())
+        settings = ("--port", str(port), "--bind", "127.0.0.1", "--save", "", *durable)
+        servers.start(*settings, port=port)
+        system.wait_for_status("finished", "taped")
+        assert recording.wait(60) == 0, recording.log.read_text()
+        assert system.call("record", "taped", f"--to={later}").returncode == 0
+        assert read_record(live).lines == read_record(later).lines
+        assert system.call("replay", str(live), "--verify").returncode == 0
+    finally:
+        system.close()
+
+
+def test_a_recording_ends_with_the_local_run_that_it_records(tmp_path):
+    (tmp_path / "bowl.toml").write_text(TOML.format(steps=5))
+    run = local(tmp_path, "run", "bowl.toml", "--workers=1", "--no-broker")
+    live, later = tmp_path / "live.jsonl", tmp_path / "later.jsonl"
+    wait_for((tmp_path / "runs/bowl/run.json").exists)
+    # It reads once while the run lasts, then only when the run and its server have ended.
+    recording = local(tmp_path, "record", "bowl", f"--to={live}", "--every-s=0.05")
+    wait_for(lambda: live.exists() and '"event": "history"' in live.read_text())
+    recording.send_signal(signal.SIGSTOP)
+    assert ended(run)[0] == 0
+    recording.send_signal(signal.SIGCONT)
+    code, out, err = ended(recording)
+    assert code == 0, err
+    assert ended(local(tmp_path, "record", "bowl", f"--to={later}"))[0] == 0
+    lines = read_record(live).lines
+    assert out == f"{live}: {len(lines)} lines of history\n"
+    assert lines == read_record(later).lines

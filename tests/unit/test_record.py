@@ -45,6 +45,7 @@ from romul_sim.records.record import RecordError, is_record, machines_of, read_r
 from romul_sim.records.replay import fork, simulated_loss, verify, with_settings
 from romul_workers.schedule import read_schedule
 from tests.conftest import romul
+from tests.trials import declare
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +53,11 @@ def quiet():
     logging.disable(logging.ERROR)
     yield
     logging.disable(logging.NOTSET)
+
+
+async def answer(store, request):
+    """The answer of a store that is always there."""
+    return await request(store)
 
 
 @pytest.fixture
@@ -68,7 +74,7 @@ def recorded(tmp_path, monkeypatch):
 
     class Recorded(Simulation):
         async def figures(self, ended_s):
-            await record(self.store, "search-0", file, 0.5)
+            await record(partial(answer, self.store), "search-0", file, 0.5)
             return await super().figures(ended_s)
 
         def send(self, body):
@@ -268,16 +274,49 @@ def test_a_history_without_its_beginning_is_refused(recorded, tmp_path):
         await store.create(name, found.experiment.model_dump_json(), encode(Submitted()))
         store.memory.experiments[name].meta["status"] = "finished"
         store.memory.experiments[name].history = [(1, json.dumps(to_json(found.lines[5])))]
-        await record(store, name, tmp_path / "cut.jsonl")
+        await record(partial(answer, store), name, tmp_path / "cut.jsonl")
 
     with pytest.raises(RecordError, match="history_keep"):
         run(main())
 
     async def unknown():
-        await record(MemoryStore(), "unknown", tmp_path / "no.jsonl")
+        await record(partial(answer, MemoryStore()), "unknown", tmp_path / "no.jsonl")
 
     with pytest.raises(UnknownExperimentError):
         run(unknown())
+
+
+def test_no_machine_leaves_because_the_store_was_silent(tmp_path):
+    file = tmp_path / "silent.jsonl"
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        store = MemoryStore(lambda: int(1000 * loop.time()))
+        experiment = declare(checkpoints="memory://x", timeouts={"lease_s": 20.0})
+        await store.create("e", experiment.model_dump_json(), encode(Submitted()))
+        found = store.memory.experiments["e"]
+        found.history = [(1, json.dumps(to_json(SearchStarted(at_ms=0))))]
+
+        async def late(request):
+            if 10 <= loop.time() < 100:
+                await asyncio.sleep(100 - loop.time())
+            return await request(store)
+
+        def beat(*workers):
+            found.workers |= {worker: (store.memory.now_ms(), {}) for worker in workers}
+
+        beat("gone", "stays")
+        for at_s in (110, 125, 140):
+            loop.call_at(at_s, beat, "stays")
+        loop.call_at(150, found.meta.update, {"status": "finished"})
+        await record(late, "e", file)
+
+    run(main())
+    assert [(c.machine, c.what) for c in read_record(file).changes] == [
+        ("gone", "arrives"),
+        ("stays", "arrives"),
+        ("gone", "leaves"),
+    ]
 
 
 @pytest.mark.parametrize("read", [read_record, read_trace, read_schedule, read_faults, load])
@@ -298,7 +337,7 @@ def test_a_record_that_cannot_be_written_is_named_in_words(recorded, tmp_path):
         store = MemoryStore()
         experiment = read_record(recorded).experiment
         await store.create(experiment.name, experiment.model_dump_json(), encode(Submitted()))
-        await record(store, experiment.name, file)
+        await record(partial(answer, store), experiment.name, file)
 
     with pytest.raises(RecordError) as caught:
         run(main())

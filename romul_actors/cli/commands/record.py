@@ -3,16 +3,20 @@
 import asyncio
 import json
 import logging
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from romul_actors.cli.exits import EXPERIMENT_FAILED
 from romul_actors.cli.options.shared import AsJson, Name, SearchUrl
 from romul_actors.cli.output.printing import Console, echo, echo_json
-from romul_actors.cli.servers.connection import connected_to
+from romul_actors.cli.servers.followed import Followed, following
 from romul_actors.core.history import TrialCreated, from_json
+from romul_actors.errors import StoreUnavailableError
+from romul_actors.protocol.statuses import ENDED
+from romul_actors.store import Store
 from romul_sim.records.record import Record, read_record
 from romul_sim.records.record import record as write_record
 from romul_sim.records.replay import (
@@ -26,6 +30,8 @@ from romul_sim.records.replay import (
 )
 from romul_workers.tasks.toys import TOYS
 
+T = TypeVar("T")
+
 
 def record(
     name: Name,
@@ -37,19 +43,60 @@ def record(
 ) -> None:
     """Record a run and its machines until it ends, for `romul replay` and `romul sim --trace`.
 
-    A run that has already ended is recorded from its history.
+    A run that has already ended is recorded from its history. While the server does not answer,
+    the command waits for it.
     """
     console = Console(stderr=True)
 
     async def run() -> int:
-        async with connected_to(name, redis) as client:
+        async with following(name, redis) as followed:
             with console.status("recording") as shown:
+                asked = _Asked(followed, name, console)
                 return await write_record(
-                    client.store, name, to, every_s, lambda n: shown.update(f"recording: {n} lines")
+                    asked.answer, name, to, every_s, lambda n: shown.update(f"recording: {n} lines")
                 )
 
     lines = asyncio.run(run())
     echo(f"{to}: {lines} lines of history")
+
+
+class _Asked:
+    """Requests of a search's server, which may be away for a while, or end with its local run.
+
+    Args:
+        followed: the search.
+        name: the search's name.
+        console: shows that there is no answer.
+    """
+
+    def __init__(self, followed: Followed, name: str, console: Console) -> None:
+        self._followed = followed
+        self._name = name
+        self._console = console
+        self._silent = False
+
+    async def answer(self, request: Callable[[Store], Awaitable[T]], /) -> T:
+        """The server's answer, however long it takes.
+
+        Raises:
+            StoreUnavailableError: the local run of the search has ended before the search.
+        """
+        try:
+            found = await self._followed.look(request, self._say)
+        except StoreUnavailableError:
+            # The search may have ended, and its run with it, since the last answer. Connecting
+            # starts a server with what the run has stored.
+            await self._followed.connect()
+            if (await self._followed.store.experiments()).get(self._name) not in ENDED:
+                raise
+            found = await request(self._followed.store)
+        self._silent = False
+        return found
+
+    def _say(self, why: str) -> None:
+        if not self._silent:
+            self._console.print(f"{why}; trying again", soft_wrap=True)
+        self._silent = True
 
 
 def replay(

@@ -7,12 +7,13 @@ history holds every event that led to decisions, so the decisions can be replaye
 import asyncio
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO, TypeVar
 
+from romul_actors.actor.silence import Silence
 from romul_actors.core import history
 from romul_actors.core.history import (
     Line,
@@ -38,12 +39,22 @@ LEAVING = ("lost", "preempted", "drained")
 SLOWEST, FASTEST = 1e-4, 1e6
 """Limits of a machine's speed that is computed from history; at 0 it would never train."""
 
+T = TypeVar("T")
+
 _Attempt = TrialFailed | TrialReleased
 """Lines of attempts that ended without a result."""
 
 
 class RecordError(RomulError, ValueError):
     """A record is invalid, or cannot be made."""
+
+
+class Ask(Protocol):
+    """Makes a request of the store that holds a run, and returns the answer, however late."""
+
+    def __call__(self, request: Callable[[Store], Awaitable[T]], /) -> Awaitable[T]:
+        """The answer to `request`, which may be made more than once."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +83,7 @@ class Record:
 
 
 async def record(
-    store: Store,
+    ask: Ask,
     name: str,
     file: Path,
     every_s: float = 1.0,
@@ -81,7 +92,7 @@ async def record(
     """Record a run until it ends; a run that has ended is recorded from its history.
 
     Args:
-        store: the store that holds the run.
+        ask: makes requests of the store that holds the run.
         name: name of the experiment.
         file: where to write the record; it can be read at any time.
         every_s: interval at which machines and history are read, in seconds.
@@ -95,16 +106,16 @@ async def record(
             written.
         UnknownExperimentError: there is no such experiment.
     """
-    experiment = experiment_of(await store.spec(name))
+    experiment = experiment_of(await ask(lambda store: store.spec(name)))
     try:
         opened = file.open("w", encoding="utf-8")
     except OSError as error:
         raise RecordError(f"{file}: cannot be written: {error.strerror}") from None
     with opened as out:
-        writer = _Writer(store, experiment, out)
+        writer = _Writer(ask, experiment, out)
         while True:
             # Read before the history, so that the history then includes the end of the run.
-            status = (await store.experiments()).get(name)
+            status = (await writer.answer(lambda store: store.experiments())).get(name)
             if status is None and not writer.n:
                 raise UnknownExperimentError(f"no experiment {name!r}")
             await writer.write_new(final=status in (None, *ENDED))
@@ -117,8 +128,8 @@ async def record(
 class _Writer:
     """Writes the lines that are new since the last call."""
 
-    def __init__(self, store: Store, experiment: Experiment, out: TextIO) -> None:
-        self._store = store
+    def __init__(self, ask: Ask, experiment: Experiment, out: TextIO) -> None:
+        self._ask = ask
         self._experiment = experiment
         self._out = out
         self._after = "0"
@@ -127,11 +138,16 @@ class _Writer:
         self._lines: list[Line] = []
         self._began_ms: int | None = None
         self._looked_ms = 0
+        self._silence = Silence()
         self.n = 0
+
+    def answer(self, request: Callable[[Store], Awaitable[T]]) -> Awaitable[T]:
+        """The store's answer; whether the store was silent is noted."""
+        return self._silence.timed(self._ask(request))
 
     async def write_new(self, *, final: bool) -> None:
         name = self._experiment.name
-        while page := await self._store.history(name, self._after, PAGE):
+        while page := await self.answer(lambda store: store.history(name, self._after, PAGE)):
             self._after = page[-1][0]
             for _, text in page:
                 self._history(json.loads(text))
@@ -171,8 +187,11 @@ class _Writer:
 
     async def _machines(self, name: str) -> None:
         lease_ms = 1000 * self._experiment.timeouts.lease_s
-        ages = await self._store.ages(name)
+        ages = await self.answer(lambda store: store.ages(name))
         alive = {worker for worker, age_ms in ages.items() if age_ms < lease_ms}
+        if self._silence.over_s() < self._experiment.timeouts.lease_s:
+            # A silent store received no heartbeats, so their age does not mean that machines left.
+            alive |= self._alive
         # This machine's clock may go back. The maximum keeps times in order, so that no machine
         # leaves before it has arrived.
         now_ms = time.time_ns() // 1_000_000
