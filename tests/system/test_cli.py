@@ -598,7 +598,23 @@ def test_experiments_are_submitted_shown_and_removed(system):
     assert worker.wait(30) == 0
     called = system.call("remove", "e")
     assert (called.returncode, "confirm with --yes" in called.stderr) == (2, True)
-    assert system.call("remove", "e", "--yes").returncode == 0
+    called = system.call("remove", "e", "--yes")
+    assert called.returncode == 0
+    assert f"its checkpoints stay in {system.folder / 'checkpoints'}: to remove" in called.stdout
+    assert system.client.keys("romul:{e}*") == []
+
+
+def test_a_search_is_removed_and_its_checkpoints_are_named_if_there_are_any(system):
+    system.submit()
+    said = system.call("remove", "e", "--yes")
+    assert (said.returncode, said.stdout) == (0, "e: removed\n"), said.stderr
+    system.submit()
+    assert system.as_json("remove", "e", "--yes") == {"name": "e", "checkpoints": None}
+    # One whose data are damaged may have some.
+    system.submit()
+    system.client.hset("romul:{e}", "slots", "none")
+    folder = str(system.folder / "checkpoints")
+    assert system.as_json("remove", "e", "--yes") == {"name": "e", "checkpoints": folder}
     assert system.client.keys("romul:{e}*") == []
 
 

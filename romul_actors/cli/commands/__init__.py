@@ -49,7 +49,7 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
         "change": (
             "Change the slots of a search that has not ended, or constants of its optimizer."
         ),
-        "remove": "Remove an experiment from the server. Its checkpoints are not deleted.",
+        "remove": "Remove an experiment from the server. Its checkpoints stay where they are.",
     },
     "Inspect": {
         "top": "Show a running experiment live: workers, slots, queues and alarms.",

@@ -10,9 +10,7 @@ from romul_actors.cli.options.shared import Name, SearchUrl
 from romul_actors.cli.output.printing import echo
 from romul_actors.cli.servers.connection import connected_to
 from romul_actors.errors import StoreError
-from romul_actors.observe.stored_population import read_population
-from romul_actors.protocol.messages import decode_event
-from romul_actors.store import Store
+from romul_actors.observe.stored_population import needed_checkpoints
 from romul_workers.checkpoints.scratch import scratch_folder
 from romul_workers.checkpoints.storage import Checkpoints
 
@@ -41,7 +39,7 @@ def collect(
             place = Checkpoints(experiment.checkpoints, scratch)
             # The folder first: what is published meanwhile is not in the list.
             there = place.names(older)
-            kept = await needed(client.store, name)
+            kept = await needed_checkpoints(client.store, name)
             return [checkpoint for checkpoint in there if checkpoint not in kept], place
 
     with scratch_folder() as scratch:
@@ -55,16 +53,3 @@ def collect(
         f"{name}: {len(found)} checkpoints{' would be removed' if dry_run else ' removed'}, "
         f"{pieces} unfinished ones"
     )
-
-
-async def needed(store: Store, name: str) -> set[str]:
-    """Names of all checkpoints that a decision, or a report that is not yet decided, may need."""
-    on_the_way = await store.outstanding(name)
-    _, population = await read_population(store, name)
-    kept = population.needed_checkpoints()
-    for body in on_the_way.inbox:
-        try:
-            kept.add(getattr(decode_event(body), "checkpoint", None) or "")
-        except ValueError:
-            continue
-    return kept

@@ -24,13 +24,14 @@ from romul_actors.cli.output.rows import best_in_words, lost, progress, readable
 from romul_actors.cli.output.slot import slot_in_full
 from romul_actors.cli.servers.connection import connected, connected_to, folder_of, local_run
 from romul_actors.client import Client
-from romul_actors.errors import StoreError, UnknownSlotError, UnknownTrialError
+from romul_actors.errors import RomulError, StoreError, UnknownSlotError, UnknownTrialError
 from romul_actors.local.redis_server import is_up
 from romul_actors.local.run_file import resumption
 from romul_actors.observe.alarms import alarms
 from romul_actors.observe.former import begun_from
 from romul_actors.observe.snapshot import Snapshot, read_glance, snapshot
 from romul_actors.observe.stored_history import origin_of, read_descent
+from romul_actors.observe.stored_population import needed_checkpoints
 from romul_actors.protocol.advice import advice
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.plan import load
@@ -296,19 +297,45 @@ def remove(
     name: Name,
     redis: SearchUrl = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Remove an experiment from the server. Its checkpoints are not deleted."""
+    """Remove an experiment from the server. Its checkpoints stay where they are."""
 
-    async def run() -> None:
+    async def run() -> str | None:
         async with connected_to(name, redis) as client:
+            folder = await folder_with_some(client, name)
             await client.remove(name)
+            return folder
 
     folder = local_run(name) if redis is None else folder_of(redis)
     if folder is not None:
         raise StoreError(f"{name} is a local run: to remove it, delete its folder {folder}")
     if not yes and not sys.stdin.isatty():
         raise typer.BadParameter(f"{name} and all its history would be removed: confirm with --yes")
-    if not yes and not typer.confirm(f"remove {name} with all its history?"):
+    if not yes and not typer.confirm(f"remove {name} with all its history?", err=as_json):
         raise typer.Exit(2)
-    asyncio.run(run())
+    checkpoints = asyncio.run(run())
+    if as_json:
+        echo_json({"name": name, "checkpoints": checkpoints})
+        return
     echo(f"{name}: removed")
+    if checkpoints is not None:
+        echo(
+            f"its checkpoints stay in {checkpoints}: to remove them, delete that folder, unless "
+            "another search has checkpoints there"
+        )
+
+
+async def folder_with_some(client: Client, name: str) -> str | None:
+    """Path or URL of the folder in which an experiment has checkpoints; None: there are none.
+
+    If the experiment's data are damaged, the folder counts as one that has some, where it is known.
+    """
+    try:
+        folder = (await client.spec(name)).checkpoints
+    except RomulError:
+        return None
+    try:
+        return folder if any(await needed_checkpoints(client.store, name)) else None
+    except RomulError:
+        return folder
