@@ -28,6 +28,7 @@ from romul_actors.local.origin import begun_from_run, check_origin
 from romul_actors.local.run_file import run_folder
 from romul_actors.observe.snapshot import full_snapshot
 from romul_actors.protocol.advice import advice
+from romul_actors.protocol.checkpoint_folder import absolute
 from romul_actors.protocol.differences import Changes
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.plan import check
@@ -139,6 +140,9 @@ async def run_async(
     given |= {"steps": steps, "seed": seed, "optimizer": optimizer}
     keys.setdefault("checkpoints", str(folder / "checkpoints"))
     experiment = declare(call, space, mode, keys, given)
+    if experiment.checkpoints is not None:
+        place = absolute(experiment.checkpoints)
+        experiment = experiment.model_copy(update={"checkpoints": place})
     check(experiment)
     warn_of(advice(experiment))
     local = LocalRun(folder, experiment, task, workers)

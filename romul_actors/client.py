@@ -24,6 +24,7 @@ from romul_actors.errors import (
 )
 from romul_actors.mqtt.broker import Broker
 from romul_actors.mqtt.presence import ask
+from romul_actors.protocol.checkpoint_folder import check_folder
 from romul_actors.protocol.differences import Changes
 from romul_actors.protocol.experiment import Experiment, FloatSpec, IntSpec, from_json
 from romul_actors.protocol.messages import MOST_STEPS, encode, request_of
@@ -94,14 +95,12 @@ class Client:
         """Check an experiment, then store it so that actors and workers can run it.
 
         Raises:
-            ExperimentError: the declaration is invalid.
+            ExperimentError: the declaration is invalid, or the path of its checkpoints is relative:
+                it would be another folder for each worker.
             ExperimentExistsError: there is already an experiment of that name.
         """
         check(experiment)
-        if experiment.checkpoints is None:
-            raise ExperimentError(
-                "checkpoints: not given; set a folder or a URL that all workers can reach"
-            )
+        check_folder(experiment.checkpoints)
         await self.store.create(experiment.name, experiment.model_dump_json(), encode(Submitted()))
 
     async def statuses(self) -> dict[str, str]:

@@ -108,7 +108,7 @@ class Experiment(DeclaredTable):
         target: value of the metric at which the search ends, if it is reached or surpassed.
         resources: what a trial needs of a machine.
         timeouts: time limits.
-        checkpoints: path or fsspec URL of the folder for checkpoints.
+        checkpoints: absolute path or fsspec URL of the folder for checkpoints.
         keep_checkpoints: "needed" removes checkpoints that no decision can need any more; "all"
             keeps all.
         history_keep: number of history lines that the store keeps.

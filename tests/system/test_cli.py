@@ -678,6 +678,17 @@ def test_a_relative_folder_for_checkpoints_is_refused_on_a_server(system):
     assert system.client.keys("romul:*") == []
 
 
+def test_a_relative_folder_for_checkpoints_of_a_local_run_is_where_the_run_began(tmp_path):
+    (tmp_path / "bowl.toml").write_text('checkpoints = "ck"\n' + TOML.format(steps=1))
+    code, _, err = ended(local(tmp_path, "run", "bowl.toml", "--workers=1", "--no-broker"))
+    assert code == 0, err
+    # Wherever the next command runs.
+    done = romul("best", "bowl", "--json", ROMUL_RUNS=str(tmp_path / "runs"))
+    best = json.loads(done.stdout)
+    assert best["checkpoints"] == str(tmp_path / "ck")
+    assert (tmp_path / "ck" / best["checkpoint"] / "state.json").exists()
+
+
 @pytest.mark.parametrize("command", ["run", "submit"])
 def test_an_option_of_the_wrong_type_is_refused_before_anything_is_written(system, command):
     file = system.folder / "bowl.toml"

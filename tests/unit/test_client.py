@@ -5,6 +5,7 @@ import contextlib
 import gc
 import inspect
 import re
+from pathlib import Path
 
 import pytest
 
@@ -28,6 +29,7 @@ from romul_actors.mqtt.broker import Broker, Message
 from romul_actors.mqtt.connection import MqttConnection, connected
 from romul_actors.mqtt.presence import topic
 from romul_actors.observe.former import begun_from
+from romul_actors.protocol.checkpoint_folder import absolute
 from romul_actors.protocol.differences import Changes
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.messages import decode_event
@@ -79,21 +81,29 @@ async def test_nothing_is_copied_for_a_name_that_is_taken(client, store):
 
 
 @pytest.mark.parametrize("place", ["ck/rel", "./ck", "", "file://ck", "local:ck"])
-async def test_a_folder_that_would_be_another_one_for_each_worker_is_refused(store, place):
+async def test_a_folder_that_would_be_another_one_for_each_worker_is_refused(client, store, place):
     new = declared(name="new", checkpoints=place)
     said = f"checkpoints: {place!r} is relative, so it would be another folder for each worker: "
     with pytest.raises(ExperimentError, match=re.escape(said + "give an absolute path or a URL")):
-        await begun_from(new, store, never)
-    # All workers of a local run are started in the same folder.
-    assert await begun_from(new, store, never, shared=False) == new
+        await client.submit(new)
+    assert await client.statuses() == {"e": "submitted"}
+    # Also before checkpoints of another search are copied there.
+    begun = new.model_copy(update={"from_run": declared(name="new", from_run="e").from_run})
+    with pytest.raises(ExperimentError, match="is relative"):
+        await begun_from(begun, store, never)
+    # A program that starts all workers itself means its own folder.
+    await client.submit(new.model_copy(update={"checkpoints": absolute(place)}))
+    prefix = next((prefix for prefix in ("file://", "local:") if place.startswith(prefix)), "")
+    stored = (await client.spec("new")).checkpoints
+    assert stored == prefix + str(Path.cwd() / place.removeprefix(prefix))
 
 
 @pytest.mark.parametrize(
     "place", ["/ck", "~/ck", "s3://b/ck", "file:///ck", "file:/ck", "simplecache::s3://b/ck"]
 )
-async def test_a_folder_that_workers_can_share_is_taken(store, place):
-    new = declared(name="new", checkpoints=place)
-    assert await begun_from(new, store, never) == new
+async def test_a_folder_that_workers_can_share_is_taken(client, place):
+    await client.submit(declared(name="new", checkpoints=place))
+    assert (await client.spec("new")).checkpoints == place == absolute(place)
 
 
 async def sent(store, name="e"):

@@ -23,6 +23,7 @@ from romul_actors.local.origin import begun_from_run
 from romul_actors.local.redis_server import has_data, server_of
 from romul_actors.local.run_file import RunFile, resumption
 from romul_actors.protocol.advice import advice
+from romul_actors.protocol.checkpoint_folder import absolute
 from romul_actors.protocol.differences import Changes
 from romul_actors.protocol.plan import load
 from romul_workers.checkpoints.inheritance import copies
@@ -87,9 +88,9 @@ def run(
         declared = load(file)
         experiment = with_origin(with_deadline(declared, deadline), from_run, with_checkpoints)
         folder = runs / experiment.name
-        if experiment.checkpoints is None:
-            place = str((folder / "checkpoints").resolve())
-            experiment = experiment.model_copy(update={"checkpoints": place})
+        place = experiment.checkpoints
+        place = str((folder / "checkpoints").resolve()) if place is None else absolute(place)
+        experiment = experiment.model_copy(update={"checkpoints": place})
         for text in advice(experiment):
             Console(stderr=True, quiet=as_json).print(f"warning: {text}", soft_wrap=True)
         # A file that is run here is trusted with its own task: no --allow is needed.

@@ -173,8 +173,7 @@ async def _begun(experiment: Experiment, client: Client, servers: Servers) -> Ex
     """The experiment, with what it takes from another search on a given server."""
     if servers.url is None:
         return experiment
-    # The run's own workers are started in one folder.
-    return await begun_from(experiment, client.store, copies, shared=False)
+    return await begun_from(experiment, client.store, copies)
 
 
 async def _apply(
