@@ -14,7 +14,8 @@ NEARLY = 0.85
 class StopSearch(Exception):  # noqa: N818  (a request, not an error)
     """Raised by a callback to stop the search, also one on a server, and keep what it has found.
 
-    After it, no hook but `on_end` is called, and `run`, `wait` or `extend` returns the result.
+    The other callbacks receive the same line. After it, no hook but `on_end` is called, and `run`,
+    `wait` or `extend` returns the result.
     """
 
 
@@ -67,12 +68,26 @@ class Callback:
 
 
 def call(callbacks: Sequence[Callback], line: Line) -> None:
-    """Pass a line of history to the matching hook of each callback."""
+    """Pass a line of history to the matching hook of each callback.
+
+    Raises:
+        StopSearch: a callback raised it; the others have been called, too.
+    """
+    stop: StopSearch | None = None
     for callback in callbacks:
-        match line:
-            case TrialCreated():
-                callback.on_decision(line)
-            case TrialReported():
-                callback.on_result(line)
-            case TrialFailed():
-                callback.on_failure(line)
+        try:
+            _call(callback, line)
+        except StopSearch as request:
+            stop = request
+    if stop is not None:
+        raise stop
+
+
+def _call(callback: Callback, line: Line) -> None:
+    match line:
+        case TrialCreated():
+            callback.on_decision(line)
+        case TrialReported():
+            callback.on_result(line)
+        case TrialFailed():
+            callback.on_failure(line)

@@ -28,6 +28,7 @@ import torch
 
 import romul
 from romul import blocking
+from romul.callbacks import call
 from romul_actors.core.decide import decide
 from romul_actors.core.history import TimePassed, TrialCreated, TrialReported
 from romul_actors.core.optimizers import Optimizer
@@ -39,6 +40,7 @@ from romul_sim.churn.simulation import simulate
 from romul_sim.churn.trace import Change
 from romul_workers import handed
 from romul_workers.tasks.toys import TOYS
+from tests.trials import reported
 
 SPACE = {
     "lr": romul.Float(1e-4, 1, log=True),
@@ -791,3 +793,27 @@ def test_a_misspelt_hook_is_refused():
             pass
 
     assert isinstance(Right(), romul.Callback)
+
+
+def test_all_callbacks_receive_the_line_that_stops_the_search():
+    received = []
+
+    class Keep(romul.Callback):
+        def on_result(self, line):
+            received.append(line)
+
+    class Stop(Keep):
+        def on_result(self, line):
+            super().on_result(line)
+            raise romul.StopSearch
+
+    with pytest.raises(romul.StopSearch):
+        call([Stop(), Keep(), Stop(), Keep()], reported())
+    assert received == [reported()] * 4
+
+    class Wrong(romul.Callback):
+        def on_result(self, line):
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        call([Stop(), Wrong()], reported())
