@@ -58,7 +58,7 @@ except RomulError as error:
 
 
 async def run_async(
-    train: Train | str,
+    task: Train | str,
     space: Mapping[str, Any],
     *,
     metric: str = "loss",
@@ -80,15 +80,15 @@ async def run_async(
     """Run a search on this machine, with its own server, actor and workers.
 
     `run` is a blocking call, for scripts, notebooks and tests; `run_async` is the coroutine.
-    Ctrl-C, an interrupt of the notebook's kernel or cancellation of the task ends all processes. To
-    continue the search, repeat the call with the same `name`.
+    Ctrl-C, an interrupt of the notebook's kernel or cancellation of the coroutine ends all
+    processes. To continue the search, repeat the call with the same `name`.
 
     Args:
-        train: function `train(trial)` that trains one step and returns the metric; a closure, a
-            lambda or a function defined in a notebook works too. Or the name of a task, such as
+        task: function `train(trial)` that trains one step and returns the metric; a closure, a
+            lambda or a function defined in a notebook works too. Or its name, "module" or
             "module:function".
         space: hyperparameters by name, as `romul.Float`, `Int`, `Choice` and `Bool` declare them.
-        metric: name of the metric to optimize. `train` returns its value, or a mapping that
+        metric: name of the metric to optimize. The task returns its value, or a mapping that
             contains it.
         mode: "min" to minimize the metric, "max" to maximize it.
         population: number of slots, at least 4.
@@ -121,19 +121,19 @@ async def run_async(
         ExperimentExistsError: another search has this name; the message says what to do.
         SearchFailedError: the function fails regardless of the hyperparameters, or every trial of
             one step has failed.
-        TaskError: `train` cannot be used as a task (it is a coroutine function or a generator), or
-            cannot be sent to another process.
+        TaskError: the function cannot be used as a task (it is a coroutine function or a
+            generator), or cannot be sent to another process.
     """
-    call = Call(function="run", arguments=ARGUMENTS, without={"task": "`train` is the task"})
+    call = Call(function="run", arguments=ARGUMENTS)
     call.check(workers=workers, runs=runs, setup=setup, callbacks=callbacks)
     if name is not None:
         call.check(name=name)
-    chosen = name or _new_name(train)
+    chosen = name or _new_name(task)
     folder = run_folder(chosen, runs).resolve()
-    task = _task(train, setup, folder)
+    found = _task(task, setup, folder)
     given: dict[str, Any] = {
         "name": chosen,
-        "task": task.name,
+        "task": found.name,
         "metric": metric,
         "population": population,
     }
@@ -145,15 +145,15 @@ async def run_async(
         experiment = experiment.model_copy(update={"checkpoints": place})
     check(experiment)
     warn_of(advice(experiment))
-    local = LocalRun(folder, experiment, task, workers)
+    local = LocalRun(folder, experiment, found, workers)
     check_origin(experiment, folder.parent)
-    if fresh and isinstance(train, str):
-        await _check_import(experiment, task)
+    if fresh and isinstance(task, str):
+        await _check_import(experiment, found)
     changes = local.begin(resume=resume, fresh=fresh)
-    plan = Plan(str(folder), workers, (experiment.module,), task.paths)
+    plan = Plan(str(folder), workers, (experiment.module,), found.paths)
     try:
-        if not isinstance(train, str):
-            handed.write(folder / TASK, train, setup)
+        if not isinstance(task, str):
+            handed.write(folder / TASK, task, setup)
         same = f"the same call with name={chosen!r}" + (" and without fresh=True" if fresh else "")
         again = f"interrupted: {same} continues the search"
         result = await _search(plan, local, changes, callbacks, progress, again)
@@ -166,20 +166,20 @@ async def run_async(
 run = blocking(run_async)
 
 
-def _task(train: Train | str, setup: Train | None, folder: Path) -> Task:
+def _task(task: Train | str, setup: Train | None, folder: Path) -> Task:
     """The task as workers import it: by its name, or from a folder that holds the function.
 
     Raises:
-        TaskError: `train` cannot be used as a task.
+        TaskError: it cannot be used as a task.
     """
-    if isinstance(train, str):
+    if isinstance(task, str):
         if setup is not None:
             raise TaskError("setup: if the task is given by name, define `setup` in its module")
-        return Task(train, _folders_of(train.partition(":")[0]), train)
-    if not callable(train):
-        raise TaskError(f'train: {train!r} is neither a function nor a name "module:function"')
-    check_function(train, name_of(train))
-    return Task(f"{handed.MODULE}:train", (str(folder / TASK),), fingerprint(train, setup))
+        return Task(task, _folders_of(task.partition(":")[0]), task)
+    if not callable(task):
+        raise TaskError(f'task: {task!r} is neither a function nor a name "module:function"')
+    check_function(task, name_of(task))
+    return Task(f"{handed.MODULE}:train", (str(folder / TASK),), fingerprint(task, setup))
 
 
 def _folders_of(module: str) -> tuple[str, ...]:

@@ -711,7 +711,7 @@ class Called:
         (yields_awaited, "yields_awaited is a generator"),
         (lambda: 1.0, r"cannot be called with a trial alone \(too many positional arguments\)"),
         (lambda rate, width: 1.0, r"\(missing a required argument: 'width'\): write `def train"),
-        (7, 'train: 7 is neither a function nor a name "module:function"'),
+        (7, 'task: 7 is neither a function nor a name "module:function"'),
         (lambda trial, lock=threading.Lock(): 1.0, "belongs to this process"),  # noqa: B008
     ],
 )

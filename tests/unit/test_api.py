@@ -334,7 +334,6 @@ def test_a_wrong_declaration_says_what_is_wrong(changes, message):
         ({"setup": "load"}, "run(): setup: 'load' is not a function"),
         ({"callbacks": [romul.Callback]}, "is not a list of romul.Callback objects"),
         ({"callbacks": romul.Callback()}, "is not a list of romul.Callback objects"),
-        ({"task": "other"}, "run() has no 'task': `train` is the task"),
     ],
 )
 def test_a_wrong_argument_of_a_run_is_named_before_anything_begins(tmp_path, changes, message):
@@ -373,6 +372,12 @@ def test_an_argument_of_another_library_is_answered_with_its_counterpart(tmp_pat
         *inspect.signature(romul.run).parameters,
         *Experiment.model_fields,
     }
+
+
+@pytest.mark.parametrize("call", [romul.run, romul.run_async, romul.submit, romul.submit_async])
+def test_what_is_trained_has_one_name_in_all_calls(call):
+    first, *_ = inspect.signature(call).parameters.values()
+    assert (first.name, first.kind) == ("task", inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def test_wrong_arguments_of_other_calls_are_named(tmp_path):
