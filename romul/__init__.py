@@ -17,6 +17,8 @@ docs/python.md.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+# Type checkers and editors read imports and `__all__` only as they are written, and a lazy import
+# needs the table. So each name is written three times; tests/unit/test_api.py compares the three.
 if TYPE_CHECKING:
     from romul.callbacks import Callback, StopSearch
     from romul.client import Client

@@ -107,14 +107,16 @@ def test_a_type_checker_sees_the_public_names_and_no_others():
     # A visible `__getattr__` would make every name valid for the type checker.
     assert "__getattr__" not in {node.name for node in body if isinstance(node, ast.FunctionDef)}
     seen = {
-        alias.asname or alias.name
+        (node.module, alias.name, alias.asname)
         for block in body
         if isinstance(block, ast.If)
         for node in block.body
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    assert seen == set(romul.__all__)
+    table = romul._MODULES
+    assert seen == {(module, name, None) for module, names in table.items() for name in names}
+    assert sorted(name for _, name, _ in seen) == romul.__all__
 
 
 def classes_in(annotation):
