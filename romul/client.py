@@ -48,10 +48,12 @@ class Client:
     makes many calls should use `romul_actors.client.Client`, whose methods are coroutines.
 
     Args:
-        redis: URL of the server, or folder of a local run that is running.
+        redis: URL of the Redis or Valkey server, such as "redis://HOST:6379/0", or the folder of a
+            local run that is running.
         by: user name to record in the history. Default: the user of the process.
-        broker: URL of the MQTT broker through which workers are drained. Default: the broker of the
-            local run. With an invalid URL, each method raises BrokerError.
+        broker: URL of the MQTT broker through which workers are drained, such as
+            "mqtt://HOST:1883". Default: the broker of the local run. If it is invalid, each method
+            raises BrokerError.
     """
 
     def __init__(
@@ -87,12 +89,13 @@ def opened(redis: str, *, by: str | None = None, broker: Broker | None = None) -
     """A client for a server, to be used in an `async with` block.
 
     Args:
-        redis: URL of the server, or folder of a local run that is running.
+        redis: URL of the Redis or Valkey server, such as "redis://HOST:6379/0", or the folder of a
+            local run that is running.
         by: user name to record in the history. Default: the user of the process.
         broker: broker through which workers are drained.
 
     Raises:
-        StoreError: no server runs for the folder, the URL is invalid, or its password cannot be
-            read.
+        StoreError: no server runs for the folder, the URL `redis` is invalid, or its password
+            cannot be read.
     """
     return AsyncClient.connect(resolve(redis), by=by, broker=broker)

@@ -38,8 +38,9 @@ async def extend_async(
     Args:
         name: name of the search.
         steps: new total number of steps, including those already done.
-        redis: URL of the server that has the search; its actors and workers continue it. None (the
-            default) means a local run.
+        redis: URL of the Redis or Valkey server that has the search, such as
+            "redis://HOST:6379/0"; its actors and workers continue it. None (the default) means a
+            local run.
         workers: number of worker processes of a local run that has ended. Default: the same number
             as before.
         runs: folder that holds the local runs. Default: the folder in ROMUL_RUNS, or `runs`.

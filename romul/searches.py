@@ -49,9 +49,10 @@ async def submit_async(
         task: "module", "module:function", or a function defined in a module. Workers import the
             task by its name, and must be allowed to: `romul worker --allow MODULE`.
         space: hyperparameters by name.
-        redis: URL of the server.
+        redis: URL of the Redis or Valkey server, such as "redis://HOST:6379/0".
         name: name of the search.
-        checkpoints: folder or URL for checkpoints, accessible to all workers.
+        checkpoints: where checkpoints are kept: the absolute path of a folder that all workers
+            reach, or its fsspec URL, such as "s3://BUCKET/FOLDER".
         metric: name of the metric to optimize.
         mode: "min" to minimize the metric, "max" to maximize it.
         population: number of slots, at least 4.
@@ -97,7 +98,7 @@ async def wait_async(
 
     Args:
         name: name of the search.
-        redis: URL of the server.
+        redis: URL of the Redis or Valkey server, such as "redis://HOST:6379/0".
         callbacks: callbacks for events from now on; see `romul.Callback`.
         progress: True shows a progress bar, False does not. None (the default) shows one in a
             terminal or a notebook.
@@ -136,7 +137,8 @@ async def open_async(
 
     Args:
         name: name of the search.
-        redis: URL of the server that has the search. None (the default) means a local run.
+        redis: URL of the Redis or Valkey server that has the search, such as
+            "redis://HOST:6379/0". None (the default) means a local run.
         runs: folder that holds the local runs. Default: the folder in ROMUL_RUNS, or `runs`.
 
     Returns:
