@@ -84,7 +84,8 @@ class MqttConnection:
 
     async def run(self, farewell: Message | None = None) -> None:
         """Keep the connection open until cancelled; then publish `farewell`."""
-        loop, pause_s = asyncio.get_running_loop(), RETRY_S[0]
+        loop, pause_s = asyncio.get_running_loop(), 0.0
+        first_s, longest_s = RETRY_S
         while True:
             self._since = None
             try:
@@ -94,8 +95,8 @@ class MqttConnection:
             finally:
                 self._on_change(False)  # noqa: FBT003
             # Counted from when the connection was made, so that a slow refusal does not count.
-            lived = self._since is not None and loop.time() - self._since > RETRY_S[1]
-            pause_s = RETRY_S[0] if lived else min(2 * pause_s, RETRY_S[1])
+            lived = self._since is not None and loop.time() - self._since > longest_s
+            pause_s = first_s if lived else min(longest_s, max(first_s, 2 * pause_s))
             await asyncio.sleep(pause_s)
 
     def _log_failure(self, error: Exception) -> None:

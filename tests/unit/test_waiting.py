@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
+from itertools import pairwise
 
 import pytest
 from aiomqtt import MqttError
 
 from romul_actors.errors import StoreError
 from romul_actors.mqtt.broker import Broker
-from romul_actors.mqtt.connection import MqttConnection
+from romul_actors.mqtt.connection import RETRY_S, MqttConnection
 from romul_actors.store.redis import RedisStore
 from romul_actors.waiting import Wakeup, cancel, reraise_cancellation
 from romul_sim.cluster.virtual_time import run
@@ -131,3 +132,25 @@ def test_a_wait_that_is_cancelled_ends_as_cancelled_and_leaves_no_trace():
         assert asyncio.get_running_loop().time() == 1.0
 
     run(main())
+
+
+def test_each_pause_of_a_link_is_twice_the_last_until_a_connection_has_lasted():
+    begun = []
+
+    class Away(MqttConnection):
+        async def _serve_once(self, farewell):
+            begun.append(asyncio.get_running_loop().time())
+            if len(begun) == 8:
+                self._since = begun[-1]
+                await asyncio.sleep(RETRY_S[1] + 1)
+            raise MqttError("away")
+
+    async def main():
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(30):
+                await Away(Broker("127.0.0.1", 1), "l", [], print).run()
+
+    run(main())
+    waits = [after - before for before, after in pairwise(begun)]
+    assert waits[:7] == pytest.approx([0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0])
+    assert waits[7:9] == pytest.approx([RETRY_S[1] + 1 + 0.2, 0.4])

@@ -206,7 +206,7 @@ def test_a_broker_that_refuses_slowly_is_tried_less_and_less_often():
     began: list[float] = []
     run(main())
     pauses = [round(later - earlier - 5.0, 1) for earlier, later in itertools.pairwise(began)]
-    assert pauses == [0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0]
+    assert pauses == [0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
 
 
 def test_without_room_a_worker_waits_longer_each_time():
