@@ -1,4 +1,4 @@
-"""Measure the gain from offering a trial first to the worker that holds its parent.
+"""Measure the gain from offering a trial first to the worker that has its parent in memory.
 
     python benchmarks/affinity.py --rounds 3
 

@@ -85,7 +85,7 @@ class ActorMetrics:
                 ("running", "1 while the experiment is running"),
                 ("restores", "Trials that restored a parent, as reported by workers"),
                 ("restores_warm", "Restores from the worker's memory"),
-                ("offers", "Trials offered first to the worker that holds their parent"),
+                ("offers", "Trials offered first to the worker that has their parent in memory"),
                 ("offers_released", "Offers that this worker did not take in time"),
                 ("offers_waited_seconds", "Total time that trials waited in offers"),
             )

@@ -147,7 +147,7 @@ class ReaderStore(CatalogStore):
 
     @abstractmethod
     async def holds(self, name: str, worker: str) -> str:
-        """The checkpoint that a worker has reported to hold in memory; empty if none."""
+        """The checkpoint that a worker has in memory, by its last report; empty if none."""
 
 
 class QueueStore(CatalogStore):
@@ -173,7 +173,7 @@ class QueueStore(CatalogStore):
             token: identifies this end of the lease, so that a repeated call returns True again. Its
                 form is "TRIAL#ATTEMPT KIND ...", where KIND is "result" for a result.
             body: the message.
-            hold: what the worker now holds in memory; None if it does not report this.
+            hold: what the worker now has in memory; None if it does not report this.
 
         Returns:
             True if the message was accepted, now or by an earlier call. False if the lease was
@@ -219,7 +219,7 @@ class WorkerStore(QueueStore):
             names: names of the experiments.
             worker: name of the worker.
             block_ms: longest wait, in milliseconds.
-            holding: those of `names` in which the worker holds a checkpoint in memory; trials
+            holding: those of `names` in which the worker has a checkpoint in memory; trials
                 offered to it there come first.
         """
 

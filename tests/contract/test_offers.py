@@ -1,4 +1,4 @@
-"""Trials that are offered first to the worker that holds their parent, in every kind of store."""
+"""Trials that are offered first to the worker that has their parent in memory, in each store."""
 
 import asyncio
 

@@ -110,7 +110,8 @@ class TrialWork:
         restore_s: how long `attach` took to restore the parent, in seconds; None: it restored
             nothing.
         warm: whether the parent was restored from memory, not from files.
-        parent_kept: tensors of the parent that this process still holds; None after `attach`.
+        parent_kept: tensors of the parent that this process still has in memory; None after
+            `attach`.
         kept: tensors that the latest `save` left in this process's memory.
         written: hashes and sizes of the checkpoint's files that are hashed already, by name.
     """

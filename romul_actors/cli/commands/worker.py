@@ -99,7 +99,7 @@ def worker(
             envvar="ROMUL_AFFINITY_S",
             min=0,
             max=60,
-            help="Maximum seconds that a trial waits for the worker that holds its parent in "
+            help="Maximum seconds that a trial waits for the worker that has its parent in "
             "memory; 0: not at all. Default: the time of a restore from files here, at most 1 s.",
         ),
     ] = None,

@@ -50,7 +50,7 @@ def in_words(counts: AffinityCounts) -> str:
     """How many restores were warm, and how long trials waited for that."""
     return (
         f"{counts.warm} of {counts.restores} restores were warm; {counts.offers} trials waited "
-        f"for the worker that holds their parent, {counts.waited_ms / 1000:g} s in total, "
+        f"for the worker that has their parent in memory, {counts.waited_ms / 1000:g} s in total, "
         f"{counts.released} of them in vain"
     )
 

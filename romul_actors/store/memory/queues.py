@@ -56,7 +56,7 @@ class MemoryQueues(MemoryCatalog, QueueStore):
         return True
 
     def _hold(self, found: StoredExperiment, worker: str, hold: Hold) -> None:
-        """Record what a worker holds in memory."""
+        """Record what a worker has in memory."""
         found.holds.pop(worker, None)
         if hold.checkpoint:
             found.holds[worker] = hold

@@ -113,7 +113,7 @@ class StoredExperiment:
     garbage: dict[str, int] = field(default_factory=dict)
     outputs: list[Output] = field(default_factory=list)
     holds: dict[str, Hold] = field(default_factory=dict)
-    """What each worker holds in memory."""
+    """What each worker has in memory."""
     offers: dict[str, Offer] = field(default_factory=dict)
     """The trial that is offered to each worker."""
     affinity: AffinityCounts = field(default_factory=AffinityCounts)
@@ -143,7 +143,7 @@ class StoredExperiment:
         )
 
     def offer_to(self, parent: str) -> str | None:
-        """The idle worker without an offer that holds a checkpoint, or None."""
+        """The idle worker without an offer that has a checkpoint in memory, or None."""
         for worker, hold in self.holds.items():
             if hold.checkpoint == parent and worker not in self.offers:
                 return None if worker in self.trials.holders else worker

@@ -10,7 +10,7 @@ while missing == 0 or (i < slots and missing < 1000) do
   local n = redis.call('DEL', KEYS[1] .. ':slot:' .. i)
   i, missing, removed = i + 1, n == 1 and 0 or missing + 1, removed + n
 end
--- The bells of workers that hold a checkpoint or are present; other bells expire.
+-- The bells of workers that have a checkpoint in memory or are present; other bells expire.
 local workers = redis.pcall('HKEYS', KEYS[1] .. ':workers')
 workers = workers.err and {} or workers
 local affinity = redis.pcall('HKEYS', KEYS[1] .. ':affinity')

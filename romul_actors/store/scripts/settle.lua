@@ -1,6 +1,6 @@
 -- End a lease and put a message into the inbox, once: a result, a failure, a release or an expiry.
 -- KEYS: trials or targeted, settled   ARGV: holder, entry id, token, message, slot, inbox; and for a
--- worker with affinity: affinity, its bell, the checkpoint that it holds or '', for how long in ms,
+-- worker with affinity: affinity, its bell, the checkpoint that it has in memory or '', for how long in ms,
 -- how it restored ('warm', 'cold' or '')
 -- inbox is not declared as a key: a user must have the right to read every declared key, and a
 -- worker may not read this one.

@@ -33,7 +33,7 @@ LEASE_S = 10.0
 TRIAL_S = 15.0
 """Longer than a lease, so that every trial would be lost without heartbeats."""
 LOAD_S = 0.5
-"""Time of a restore that is not warm. It makes trials be offered first to the worker that holds
+"""Time of a restore that is not warm. It makes trials be offered first to the worker that has
 their parent."""
 SAVE_S = 12.0
 """With second leases: time to store a checkpoint beside the next trial. Longer than a lease and the

@@ -23,8 +23,8 @@ from romul_sim.faults import Fault
 from romul_workers.checkpoints.storage import Checkpoints
 
 AFFINITY_S = 0.5
-"""How long a trial waits for the worker that holds its parent, in seconds. Long, so that faults
-strike during offers."""
+"""How long a trial waits for the worker that has its parent in memory, in seconds. Long, so that
+faults strike during offers."""
 SLOW_DISK = "romul_sim.drill.slow_disk"
 """Module that runs every second worker, whose checkpoints take long to store."""
 SETTLE_S = 150.0

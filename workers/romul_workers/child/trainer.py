@@ -51,7 +51,7 @@ class _Parent:
 
     Attributes:
         folder: the local folder of the checkpoint.
-        warm: whether the child process saved it last, and still holds its tensors.
+        warm: whether the child process saved it last, and still has its tensors in memory.
         checked: whether its files were hashed.
     """
 
@@ -105,7 +105,7 @@ class ChildTrainer(Trainer):
         self._quota = quota
         self._child = child
         self._held: tuple[str, Mapping[str, Written]] | None = None
-        """Name and files of the checkpoint whose tensors the child still holds."""
+        """Name and files of the checkpoint whose tensors the child still has in memory."""
         # The first trial's output includes what the module printed while it was imported.
         self._unread = None if child is None else child.log_start
         self._stopping = False

@@ -35,11 +35,11 @@ class Affinity:
         """Number of the latest trial whose report said something about the memory."""
 
     def holding(self, names: Sequence[str]) -> list[str]:
-        """The experiments among `names` of which this worker's memory holds a checkpoint."""
+        """The experiments among `names` of which this worker has a checkpoint in memory."""
         return [name for name in names if name == self._held]
 
     def leased(self) -> int:
-        """Note that the worker begins a trial, so that its process gives up what it held.
+        """Note that the worker begins a trial, so that its process frees what it had in memory.
 
         Returns:
             The number of the trial, for `after` and `accepted`.
@@ -49,7 +49,7 @@ class Affinity:
         return self._leases
 
     def stores(self, experiment: str) -> None:
-        """Note that the latest trial is trained, and that the process holds its checkpoint."""
+        """Note that the latest trial is trained: the process has its checkpoint in memory."""
         if experiment in self._said:
             self._held = experiment
 
@@ -64,7 +64,7 @@ class Affinity:
         Args:
             experiment: name of the trial's experiment.
             ending: how the trial ended.
-            number: number of the trial. The process holds only the latest trial's checkpoint, and
+            number: number of the trial. The process has only the latest trial's checkpoint, and
                 the report of an earlier trial says nothing after that of a later one.
         """
         if self._for_s == 0.0 or number < self._reported:

@@ -4,8 +4,8 @@ When its machine must go, the worker gives its trials back. It makes no decision
 population. Each trial comes from a queue and is validated; each report is queued exactly once. The
 worker needs only a store and a trainer, and also runs in simulated time.
 
-Its parts: `admission.py` (which experiments it serves), `affinity.py` (what its process still
-holds), `attempt.py` (one lease), `overlap.py` (the second lease), `reporting.py`, `backoff.py`
+Its parts: `admission.py` (which experiments it serves), `affinity.py` (what its process has in
+memory), `attempt.py` (one lease), `overlap.py` (the second lease), `reporting.py`, `backoff.py`
 (pauses on a failing machine), `collection.py` (removal of checkpoints), `shutdown.py`.
 """
 
@@ -179,7 +179,7 @@ class Worker:
                 await self._take_one()
             except (StoreError, ExperimentError) as error:
                 if not isinstance(error, StoreUnavailableError):
-                    # The offer of the held checkpoint may be what the store fails on.
+                    # The offer for the checkpoint in memory may be what the store fails on.
                     self._affinity.leased()
                 log.warning("%s; trying again", error)
                 await self._shutdown.pause(BACKOFF_S)

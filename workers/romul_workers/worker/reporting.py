@@ -84,7 +84,7 @@ class Reporter:
         Args:
             attempt: the attempt.
             message: its report.
-            hold: what the worker's memory holds from now on; None: not said.
+            hold: what the worker has in memory from now on; None: not said.
 
         Returns:
             Whether the report is known to have been accepted.
