@@ -44,6 +44,12 @@ def pausing(trial):
     return {"loss": done, "start": trial.start}
 
 
+def pausing_unasked(trial):
+    """Pause, although the worker was not asked to stop."""
+    (trial.checkpoint / "count").write_text("1")
+    return trial.pause(trial.hyperparameters["says"])
+
+
 def finishing(trial):
     """Train to the end, even if asked to stop."""
     trial.progress(trial.start)

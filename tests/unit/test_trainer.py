@@ -449,6 +449,38 @@ async def test_a_task_that_pauses_outside_its_trial_fails(trainer, tmp_path):
     assert "pause(7.5): this trial goes from 0 to 1" in ending.message
 
 
+@pytest.mark.parametrize(
+    ("says", "message"),
+    [
+        (1.0, "pause(1): the whole budget is trained: return the result"),
+        (0.0, "pause(0): nothing was trained, and the worker was not asked to stop"),
+    ],
+)
+async def test_a_pause_after_which_the_trial_would_be_repeated_for_ever_fails(
+    trainer, tmp_path, says, message
+):
+    e = experiment(tmp_path, "counting:pausing_unasked")
+    ending = await asyncio.wait_for(trainer.train(e, trial(0, says=says)), 10)
+    assert isinstance(ending, Failure)
+    assert message in ending.message
+    # Inside the trial there is no end without progress.
+    assert (await asyncio.wait_for(trainer.train(e, trial(0, says=0.5)), 10)).at == 0.5
+
+
+async def test_a_task_that_was_asked_to_stop_and_pauses_at_the_end_is_told_what_to_do(
+    trainer, tmp_path
+):
+    e = experiment(tmp_path, "counting:pausing")
+    training = asyncio.create_task(trainer.train(e, trial(0, says=1.0)))
+    while trainer.at is None:
+        await asyncio.sleep(0.01)
+    trainer.ask_to_stop()
+    ending = await asyncio.wait_for(training, 10)
+    assert isinstance(ending, Stopped)
+    assert (ending.checkpoint, ending.at) == (None, None)
+    assert ending.message.startswith("pause(1): the whole budget is trained, but no result was")
+
+
 async def test_a_stall_is_another_reason_than_a_trial_that_takes_too_long(trainer, tmp_path):
     slow = {"stall_s": 0.4, "trial_s": 60.0}
     ending = await trainer.train(experiment(tmp_path, "misbehaving", timeouts=slow), hanging())

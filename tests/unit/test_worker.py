@@ -493,7 +493,7 @@ def test_a_task_is_asked_to_stop_at_once_though_a_heartbeat_hangs():
         async def train(self, experiment, trial, stores=ignore):
             self.asked_s = asyncio.get_running_loop().create_future()
             await self.asked_s
-            return Stopped("0-0-1-a", 0.5)
+            return Stopped("0-0-1-a", 0.5, "half of it")
 
         def ask_to_stop(self):
             self.asked_s.set_result(asyncio.get_running_loop().time())
@@ -510,6 +510,7 @@ def test_a_task_is_asked_to_stop_at_once_though_a_heartbeat_hangs():
     event, asked_s = run(main())
     assert isinstance(event, Released)
     assert (event.reason, event.checkpoint, event.at) == ("preempted", "0-0-1-a", 0.5)
+    assert event.message == "half of it"
     # The heartbeat is under way from 0.2 s to 8.2 s.
     assert asked_s == 2.0
 

@@ -286,7 +286,8 @@ class Examination:
             self._add(
                 name,
                 "warning",
-                "it stops but saves nothing: return trial.pause(...) to keep the training so far",
+                ending.message
+                or "it stops but saves nothing: return trial.pause(...) to keep what was trained",
             )
         elif isinstance(ending, Failure):
             self._add(name, "fault", f"{ending.reason}: {ending.message}")

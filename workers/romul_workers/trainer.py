@@ -69,10 +69,12 @@ class Stopped:
     Attributes:
         checkpoint: name of the partial checkpoint; None: there is none.
         at: the position in training that the partial checkpoint holds, in the budget's unit.
+        message: why there is none although the task paused; "" otherwise.
     """
 
     checkpoint: str | None = None
     at: float | None = None
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,7 @@ Value = Any
 """A JSON value; for a hyperparameter, a value that its declaration admits."""
 
 SIGN_OF_LIFE_S = 0.5
+ALL_TRAINED = "the whole budget is trained"
 """Shortest time between two signs of progress that are sent to the worker."""
 MAX_PLACE = 2.0**53
 """The largest position in training that is accepted; the store accepts no larger number."""
@@ -225,16 +226,25 @@ class Trial:
         """Make the value that a task returns if `checkpoint` holds the training state at `at`.
 
         Do not pause at `stop`: the whole budget is trained there, so the trial must return its
-        result. A trial that pauses at `stop` is repeated from `start`.
+        result. A trial whose worker must end and that pauses at `stop` is repeated from `start`.
 
         Args:
             at: the position in training, in the budget's unit. The next attempt has it as `start`.
 
         Raises:
-            TaskError: `at` is not between `start` and `stop`.
+            TaskError: `at` is not between `start` and `stop`, or is one of them although the worker
+                goes on: the trial would be repeated without end.
         """
         if not self.start <= at <= self.stop:
             raise TaskError(f"pause({at:g}): this trial goes from {self.start:g} to {self.stop:g}")
+        if not self._stopping.is_set():
+            if at == self.stop:
+                raise TaskError(f"pause({at:g}): {ALL_TRAINED}: return the result")
+            if at == self.start:
+                raise TaskError(
+                    f"pause({at:g}): nothing was trained, and the worker was not asked to stop: "
+                    "the trial would begin again without end"
+                )
         return Paused(float(at))
 
     def attach(

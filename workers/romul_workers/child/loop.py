@@ -51,7 +51,7 @@ from romul_workers.child.task_import import (
     import_task,
     task_traceback,
 )
-from romul_workers.trial import Context, Paused, Trial, TrialWork, place
+from romul_workers.trial import ALL_TRAINED, Context, Paused, Trial, TrialWork, place
 
 if TYPE_CHECKING:
     # It imports torch, which a task may do without.
@@ -210,9 +210,7 @@ class Child:
         returned = task.train(trial)
         sys.stdout.flush()
         if isinstance(returned, Paused):
-            if not any(trial.checkpoint.iterdir()):
-                raise TaskError("the task paused but wrote nothing into trial.checkpoint")
-            return TaskInterrupted(returned.at, work.written)
+            return _interrupted(trial, returned.at, work.written)
         if trial.cut_short:
             return TaskInterrupted(None)
         found = figures(returned, request.metric)
@@ -233,6 +231,28 @@ class Child:
             warm=work.warm,
             keeps=work.kept is not None,
         )
+
+
+def _interrupted(trial: Trial, at: float, written: Mapping[str, Written]) -> TaskInterrupted:
+    """The answer for a task that paused.
+
+    Args:
+        trial: the trial.
+        at: where it paused.
+        written: as in `TaskReturned`.
+
+    Raises:
+        TaskError: there is no partial checkpoint.
+    """
+    if not any(trial.checkpoint.iterdir()):
+        raise TaskError("the task paused but wrote nothing into trial.checkpoint")
+    if at < trial.stop:
+        return TaskInterrupted(at, written)
+    return TaskInterrupted(
+        None,
+        message=f"pause({at:g}): {ALL_TRAINED}, but no result was returned, so the trial is "
+        "repeated: read trial.should_stop only before trial.stop",
+    )
 
 
 def _end() -> None:

@@ -122,10 +122,12 @@ class TaskInterrupted:
         at: the position in training of the partial checkpoint, in the budget's unit; None: there
             is no partial checkpoint.
         written: as in `TaskReturned`.
+        message: why there is no partial checkpoint although the task paused; "" otherwise.
     """
 
     at: float | None
     written: Mapping[str, Written] = field(default_factory=dict)
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -384,7 +384,7 @@ async def _store(
     """Store what the child wrote as a checkpoint; the trial may be reported only after that."""
     answer = trained.answer
     if isinstance(answer, TaskInterrupted) and answer.at is None:
-        return Stopped()
+        return Stopped(message=answer.message)
     await detached(lambda: checkpoints.publish(folder, name, answer.written, parent))
     if isinstance(answer, TaskInterrupted):
         return Stopped(name, answer.at)

@@ -171,9 +171,10 @@ class Reporter:
                 )
             case Failure(reason=reason, message=message):
                 return Failed(**token, reason=reason, message=message[-MAX_TEXT:], seconds=seconds)
-            case Stopped(checkpoint=checkpoint, at=at):
+            case Stopped(checkpoint=checkpoint, at=at, message=message):
                 why = self._shutdown.reason
-                return Released(**token, reason=why, checkpoint=checkpoint, at=at, seconds=seconds)
+                token |= {"reason": why, "message": message[-MAX_TEXT:]}
+                return Released(**token, checkpoint=checkpoint, at=at, seconds=seconds)
             case NoRoom(message=message) | Outage(message=message):
                 text = message[-MAX_TEXT:]
                 return Released(**token, reason="no_room", message=text, seconds=seconds)
