@@ -42,8 +42,8 @@ Value = Any
 """A JSON value; for a hyperparameter, a value that its declaration admits."""
 
 SIGN_OF_LIFE_S = 0.5
-ALL_TRAINED = "the whole budget is trained"
 """Shortest time between two signs of progress that are sent to the worker."""
+ALL_TRAINED = "the whole budget is trained"
 MAX_PLACE = 2.0**53
 """The largest position in training that is accepted; the store accepts no larger number."""
 
@@ -341,3 +341,6 @@ class Trial:
                 raise AttributeError(_not_there(name))
             self.parent = self._check_parent()
             return self.parent
+
+        def __getitem__(self, name: object) -> object:
+            raise TypeError(f"a Trial has no items: {_VALUES}")
