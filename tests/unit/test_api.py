@@ -9,7 +9,6 @@ import inspect
 import json
 import linecache
 import math
-import operator
 import pickle
 import random
 import re
@@ -212,7 +211,7 @@ def test_what_a_trial_has_not_is_answered_with_what_it_has(tmp_path, name, hint)
     assert str(raised.value).startswith(f"a Trial has no {name!r}: {hint}")
     assert not hasattr(trial, name)
     with pytest.raises(TypeError, match=r"lie in trial\.hyperparameters"):
-        operator.getitem(trial, name)
+        typing.cast("Any", trial)[name]
 
 
 def test_places_are_given_as_range_takes_them():
