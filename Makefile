@@ -7,8 +7,8 @@ TORCH := torch==2.13.0
 READY := $(VENV)/.ready
 # What Python has compiled is kept: the tests alone start some hundred interpreters.
 unexport PYTHONDONTWRITEBYTECODE
-# Most tests wait for processes and clocks: two of them share a core.
-TESTERS := $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) * 2 )))
+# Most tests wait for processes and clocks: three of them share a core.
+TESTERS := $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) * 3 )))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint style types pages format docs bench bench-full sim golden drill containers clean
@@ -16,9 +16,11 @@ TESTERS := $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) * 2 )))
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+# A new pip needs half of the CPU time of the one that comes with Python.
 # To compile all of it takes nearly as long as to install it, and most of it is never imported.
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade pip
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile "$(TORCH)" --editable ".[torch,embedded,dashboard,frames,metrics,tpe,pb2,docs,dev]"
 	@touch $@
 
