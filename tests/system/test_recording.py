@@ -119,3 +119,35 @@ def test_a_recording_ends_with_the_local_run_that_it_records(tmp_path):
     lines = read_record(live).lines
     assert out == f"{live}: {len(lines)} lines of history\n"
     assert lines == read_record(later).lines
+
+
+def test_followed_lines_end_with_the_last_ones_of_a_local_run(tmp_path):
+    (tmp_path / "bowl.toml").write_text(TOML.format(steps=5))
+    run = local(tmp_path, "run", "bowl.toml", "--workers=1", "--no-broker")
+    wait_for((tmp_path / "runs/bowl/run.json").exists)
+    following = local(tmp_path, "history", "bowl", "--follow", "--json")
+    wait_for(lambda: '"event"' in following.log.read_text())
+    following.send_signal(signal.SIGSTOP)
+    assert ended(run)[0] == 0
+    following.send_signal(signal.SIGCONT)
+    code, out, err = ended(following)
+    assert code == 0, err
+    shown = [json.loads(line) for line in out.splitlines()]
+    assert shown[-1]["event"] == "finished"
+
+
+def test_followed_lines_of_an_interrupted_run_are_all_shown(tmp_path):
+    (tmp_path / "bowl.toml").write_text(TOML.format(steps=1000))
+    run = local(tmp_path, "run", "bowl.toml", "--workers=1", "--no-broker")
+    wait_for((tmp_path / "runs/bowl/run.json").exists)
+    following = local(tmp_path, "history", "bowl", "--follow", "--json")
+    wait_for(lambda: '"event": "result"' in following.log.read_text())
+    following.send_signal(signal.SIGSTOP)
+    run.send_signal(signal.SIGINT)
+    ended(run)
+    following.send_signal(signal.SIGCONT)
+    code, out, err = ended(following)
+    assert code == 3
+    assert "the run has ended" in err
+    [last] = json.loads("[" + ended(local(tmp_path, "history", "bowl", "-n1", "--json"))[1] + "]")
+    assert json.loads(out.splitlines()[-1]) == last

@@ -78,7 +78,7 @@ async def coming(followed: Followed, name: str, after: str, seen_ms: int) -> Asy
         seen_ms: the server's time of its last answer, in milliseconds.
 
     Raises:
-        StoreUnavailableError: the local run of the search has ended.
+        StoreUnavailableError: the local run has ended before the search; all lines were shown.
     """
     said = False
 
@@ -93,13 +93,15 @@ async def coming(followed: Followed, name: str, after: str, seen_ms: int) -> Asy
 
     while True:
         await asyncio.sleep(0.5)
-        glance = await followed.look(glance_from, silent)
+        glance = await followed.look_to_the_end(glance_from, silent)
         seen_ms, said = glance.now_ms, False
         for entry_id, text in glance.history:
             after = entry_id
             yield read_line(name, entry_id, text)
         if over(glance.meta["status"], glance.history):
             return
+        if followed.ended is not None and len(glance.history) < LINES:
+            raise followed.ended
 
 
 async def latest(

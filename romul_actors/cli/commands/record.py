@@ -14,7 +14,6 @@ from romul_actors.cli.options.shared import AsJson, Name, SearchUrl
 from romul_actors.cli.output.printing import Console, echo, echo_json
 from romul_actors.cli.servers.followed import Followed, following
 from romul_actors.core.history import TrialCreated, from_json
-from romul_actors.errors import StoreUnavailableError
 from romul_actors.protocol.statuses import ENDED
 from romul_actors.store import Store
 from romul_sim.records.record import Record, read_record
@@ -81,15 +80,12 @@ class _Asked:
         Raises:
             StoreUnavailableError: the local run of the search has ended before the search.
         """
-        try:
-            found = await self._followed.look(request, self._say)
-        except StoreUnavailableError:
-            # The search may have ended, and its run with it, since the last answer. Connecting
-            # starts a server with what the run has stored.
-            await self._followed.connect()
-            if (await self._followed.store.experiments()).get(self._name) not in ENDED:
-                raise
-            found = await request(self._followed.store)
+        followed = self._followed
+        found = await followed.look_to_the_end(request, self._say)
+        if followed.ended is not None:
+            statuses = await followed.store.experiments()
+            if statuses.get(self._name) not in ENDED:
+                raise followed.ended
         self._silent = False
         return found
 

@@ -40,9 +40,12 @@ class Followed:
 
     Attributes:
         store: the store that holds the search now.
+        ended: says that the local run of the search has ended, once `look_to_the_end` has found
+            that out. None before.
     """
 
     store: Store
+    ended: StoreUnavailableError | None
 
     def __init__(self, name: str, url: str | None, stack: contextlib.AsyncExitStack) -> None:
         self._name = name
@@ -50,6 +53,7 @@ class Followed:
         self._stack = stack
         self._folder = folder_of_search(name, url)
         self._server = ""
+        self.ended = None
 
     async def connect(self) -> None:
         """Connect to the server as it is now.
@@ -93,6 +97,26 @@ class Followed:
             finally:
                 if not asked.done():
                     await cancel(asked)
+
+    async def look_to_the_end(
+        self, request: Callable[[Store], Awaitable[T]], silent: Callable[[str], None]
+    ) -> T:
+        """The same for a search that is followed to its end; for the arguments, see `look`.
+
+        A local run may end, and its server with it, between two requests. From then on the server
+        is started here, so the answers come from what the run has stored, and `ended` is set.
+
+        Raises:
+            StoreError: the server cannot be started.
+        """
+        try:
+            return await self.look(request, silent)
+        except StoreUnavailableError as error:
+            if self.ended is not None:
+                raise
+            await self.connect()
+            self.ended = error
+            return await request(self.store)
 
     async def _is_elsewhere(self) -> bool:
         """Connect to the new server of a local run that was resumed, if it was.
