@@ -1,4 +1,4 @@
-"""Waiting and cancellation that work even if a library swallows a cancellation."""
+"""Waiting, pauses between attempts, and cancellation, even if a library swallows it."""
 
 import asyncio
 import contextlib
@@ -93,6 +93,17 @@ class Wakeup:
 def _end(waiting: asyncio.Future[None]) -> None:
     if not waiting.done():
         waiting.set_result(None)
+
+
+def longer(pause_s: float, limits_s: tuple[float, float]) -> float:
+    """The pause before the next attempt at something that keeps failing: twice the last one.
+
+    Args:
+        pause_s: the last pause, in seconds; 0 if there was none.
+        limits_s: the first and the longest pause.
+    """
+    first_s, longest_s = limits_s
+    return min(longest_s, max(first_s, 2 * pause_s))
 
 
 async def pause(seconds: float, stop: asyncio.Event) -> None:

@@ -18,6 +18,7 @@ import pytest
 import redis
 from hypothesis import HealthCheck, settings
 
+from romul_actors.local.processes import free_port
 from romul_actors.local.redis_server import embedded_server, find_server
 from romul_actors.store.acl import ROLES, user
 from romul_actors.store.memory import MemoryStore
@@ -107,12 +108,6 @@ def quiet():
     logging.disable(logging.ERROR)
     yield
     logging.disable(logging.NOTSET)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def listens(port):

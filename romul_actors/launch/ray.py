@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from romul_actors.launch import Fleet, LaunchError
+from romul_actors.local.processes import die_with_parent
 
 log = logging.getLogger("romul.launch")
 
@@ -30,8 +31,6 @@ def work(arguments: Sequence[str], environment: Mapping[str, str], grace_s: floa
     Returns:
         The worker's exit code.
     """
-    from romul_actors.local.redis_server import die_with_parent  # noqa: PLC0415
-
     process = subprocess.Popen(  # noqa: S603
         [sys.executable, "-P", "-m", "romul_actors.cli", "worker", *arguments],
         # CUDA_VISIBLE_DEVICES is Ray's, and stands in the task's own environment.

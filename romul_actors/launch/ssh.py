@@ -13,8 +13,8 @@ import shutil
 from collections.abc import Sequence
 
 from romul_actors.launch import Fleet, LaunchError
-from romul_actors.local.processes import RETRY_S, longer
-from romul_actors.waiting import pause
+from romul_actors.local.processes import RETRY_S
+from romul_actors.waiting import longer, pause
 
 log = logging.getLogger("romul.launch")
 
@@ -121,7 +121,7 @@ class Hosts:
             if stop.is_set():
                 return
             lived_s = asyncio.get_running_loop().time() - began
-            pause_s = longer(0.0 if lived_s > RETRY_S[1] else pause_s)
+            pause_s = longer(0.0 if lived_s > RETRY_S[1] else pause_s, RETRY_S)
             log.warning("%s: worker %d ended (%s); restart in %g s", host, number, how, pause_s)
             await pause(pause_s, stop)
 

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from romul_actors.errors import RomulError
-from romul_actors.local.redis_server import end, free_port, start
+from romul_actors.local.processes import end, free_port, start_service
 from romul_actors.mqtt.acl import password_line
 
 URL_FILE = "mqtt.url"
@@ -51,7 +51,7 @@ async def embedded_broker(
     kind = kind or ("mosquitto" if shutil.which("mosquitto") else "amqtt")
     command = (_mosquitto if kind == "mosquitto" else _amqtt)(home, port, password)
     with (home / "broker.log").open("ab") as output:
-        process = await start(command, output)
+        process = await start_service(command, output)
     (home / "broker.pid").write_text(str(process.pid))
     url_file = folder / URL_FILE
     try:

@@ -1,16 +1,21 @@
-"""`romul` commands as processes on this machine: started, restarted and ended together."""
+"""Processes on this machine: how one is started and ended, and `romul` commands kept running."""
 
 import asyncio
 import contextlib
+import ctypes
 import logging
+import os
+import signal
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from romul_actors.errors import RomulError
-from romul_actors.local.redis_server import die_with_parent, end
+from romul_actors.waiting import longer
 
 log = logging.getLogger("romul.launch")
 
@@ -19,12 +24,16 @@ PATIENCE = 5
 PATIENCE_S = 60.0
 RETRY_S = (2.0, 60.0)
 """First and longest pause before a process that keeps ending is restarted."""
+_PR_SET_PDEATHSIG = 1
 
 
-def longer(pause_s: float) -> float:
-    """The pause after one of `pause_s` seconds (0: there was none): twice it, within `RETRY_S`."""
-    first, longest = RETRY_S
-    return min(longest, max(first, 2 * pause_s))
+def die_with_parent() -> None:
+    """Ask the kernel for SIGTERM when the parent process ends (Linux; elsewhere nothing happens).
+
+    Call this in a child between fork and exec.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 async def spawn(
@@ -57,6 +66,50 @@ async def spawn(
             start_new_session=True,
             preexec_fn=die_with_parent,
         )
+
+
+async def start_service(
+    command: Sequence[str], output: int | IO[bytes], inherited: Sequence[int] = ()
+) -> asyncio.subprocess.Process:
+    """Start the process of a server or a broker, which ends with this process.
+
+    Args:
+        command: the program and its arguments.
+        output: destination of its output.
+        inherited: descriptors that stay open in it.
+    """
+    return await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        # Ctrl-C must reach only the parent: workers still report to the server.
+        start_new_session=True,
+        preexec_fn=die_with_parent,
+        pass_fds=inherited,
+        env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"},
+    )
+
+
+async def end(process: asyncio.subprocess.Process, patience_s: float = 20.0) -> None:
+    """End a process by SIGTERM, and kill it after `patience_s` seconds."""
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            async with asyncio.timeout(patience_s):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+    await process.wait()
+
+
+def free_port() -> int:
+    """A port that is now free on the loopback interface."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 @dataclass(slots=True)
@@ -93,7 +146,7 @@ class Member:
 
     def pause(self) -> None:
         """Pause before the next start, longer each time."""
-        self.pause_s = longer(self.pause_s)
+        self.pause_s = longer(self.pause_s, RETRY_S)
         self.paused_until = time.monotonic() + self.pause_s
 
 

@@ -6,18 +6,14 @@ file in the run's folder, and ends with the process that started it.
 
 import asyncio
 import contextlib
-import ctypes
 import fcntl
 import os
 import secrets
 import shutil
-import signal
 import socket
-import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import IO
 from urllib.parse import urlsplit
 
 from redis import Redis as SyncRedis
@@ -25,6 +21,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from romul_actors.errors import StoreError
+from romul_actors.local.processes import end, free_port, start_service
 
 URL_FILE = "redis.url"
 DATA = "redis"
@@ -34,16 +31,6 @@ LOCK = "server.lock"
 answers or not: the server's process inherits the lock."""
 DIES_S, ENDS_S = 0.3, 5.0
 """How long a server whose parent was killed may still answer, and may take to end."""
-_PR_SET_PDEATHSIG = 1
-
-
-def die_with_parent() -> None:
-    """Ask the kernel for SIGTERM when the parent process ends (Linux; elsewhere nothing happens).
-
-    Call this in a child between fork and exec.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def find_server() -> str:
@@ -254,30 +241,7 @@ async def _start(
             )
         )
     )
-    return await start([program, str(settings)], asyncio.subprocess.DEVNULL, [lock])
-
-
-async def start(
-    command: Sequence[str], output: int | IO[bytes], inherited: Sequence[int] = ()
-) -> asyncio.subprocess.Process:
-    """Start the process of a server or a broker, which ends with this process.
-
-    Args:
-        command: the program and its arguments.
-        output: destination of its output.
-        inherited: descriptors that stay open in it.
-    """
-    return await asyncio.create_subprocess_exec(
-        *command,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=output,
-        stderr=output,
-        # Ctrl-C must reach only the parent: workers still report to the server.
-        start_new_session=True,
-        preexec_fn=die_with_parent,
-        pass_fds=inherited,
-        env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"},
-    )
+    return await start_service([program, str(settings)], asyncio.subprocess.DEVNULL, [lock])
 
 
 async def _answers(url: str, process: asyncio.subprocess.Process) -> bool:
@@ -294,24 +258,3 @@ async def _answers(url: str, process: asyncio.subprocess.Process) -> bool:
         return False
     finally:
         await client.aclose()
-
-
-async def end(process: asyncio.subprocess.Process, patience_s: float = 20.0) -> None:
-    """End a process by SIGTERM, and kill it after `patience_s` seconds."""
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-        try:
-            async with asyncio.timeout(patience_s):
-                await process.wait()
-        except TimeoutError:
-            process.kill()
-    await process.wait()
-
-
-def free_port() -> int:
-    """A port that is now free on the loopback interface."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -20,7 +20,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from romul_actors.errors import StoreError
 from romul_actors.mqtt.broker import Broker, Message
-from romul_actors.waiting import cancel, reraise_cancellation
+from romul_actors.waiting import cancel, longer, reraise_cancellation
 
 log = logging.getLogger("romul.presence")
 
@@ -85,7 +85,6 @@ class MqttConnection:
     async def run(self, farewell: Message | None = None) -> None:
         """Keep the connection open until cancelled; then publish `farewell`."""
         loop, pause_s = asyncio.get_running_loop(), 0.0
-        first_s, longest_s = RETRY_S
         while True:
             self._since = None
             try:
@@ -95,8 +94,8 @@ class MqttConnection:
             finally:
                 self._on_change(False)  # noqa: FBT003
             # Counted from when the connection was made, so that a slow refusal does not count.
-            lived = self._since is not None and loop.time() - self._since > longest_s
-            pause_s = first_s if lived else min(longest_s, max(first_s, 2 * pause_s))
+            lived = self._since is not None and loop.time() - self._since > RETRY_S[1]
+            pause_s = longer(0.0 if lived else pause_s, RETRY_S)
             await asyncio.sleep(pause_s)
 
     def _log_failure(self, error: Exception) -> None:

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from playwright.sync_api import Error, expect, sync_playwright
 
-from romul_actors.local.redis_server import free_port
+from romul_actors.local.processes import free_port
 from tests.conftest import wait_for
 from tests.system.conftest import system  # noqa: F401  (a fixture)
 from tests.system.test_servers import certificates

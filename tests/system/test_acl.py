@@ -16,7 +16,8 @@ from redis.exceptions import AuthenticationError, ResponseError
 import romul as python
 from romul_actors.core.events import Result
 from romul_actors.errors import AclError
-from romul_actors.local.redis_server import find_server, free_port
+from romul_actors.local.processes import free_port
+from romul_actors.local.redis_server import find_server
 from romul_actors.mqtt import connection
 from romul_actors.mqtt.acl import password_line
 from romul_actors.mqtt.broker import Broker

@@ -10,7 +10,8 @@ import redis
 
 from romul_actors.cli.commands.acl import _write
 from romul_actors.errors import AclError
-from romul_actors.local.redis_server import find_server, free_port
+from romul_actors.local.processes import free_port
+from romul_actors.local.redis_server import find_server
 from tests.conftest import listens, romul, wait_for
 
 ADMIN = "user admin on >secret ~* &* +@all"

@@ -18,9 +18,10 @@ from redis import Redis
 
 from romul_actors.client import Client
 from romul_actors.local.mqtt_broker import has_broker
+from romul_actors.local.processes import free_port
 from romul_actors.local.redis_server import URL_FILE, embedded_server
 from romul_actors.protocol.experiment import parse
-from tests.conftest import free_port, romul, romul_anew, wait_for
+from tests.conftest import romul, romul_anew, wait_for
 from tests.system.conftest import System, install_overflowing, processes_with
 from tests.warm import COLD, Command
 

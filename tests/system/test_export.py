@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from romul_actors.local.redis_server import free_port
+from romul_actors.local.processes import free_port
 
 
 def test_trials_are_exported_as_they_were(toy, tmp_path):

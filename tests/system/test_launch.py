@@ -18,7 +18,8 @@ import pytest
 from romul_actors.errors import RomulError
 from romul_actors.launch import Fleet, LaunchError, local_workers, slurm, ssh
 from romul_actors.local import processes
-from tests.conftest import free_port, listens, wait_for
+from romul_actors.local.processes import free_port
+from tests.conftest import listens, wait_for
 from tests.system.conftest import TASKS, processes_with
 from tests.warm import COLD
 

@@ -12,11 +12,12 @@ import torch
 from moto.server import ThreadedMotoServer
 
 from romul_actors.errors import CheckpointError
+from romul_actors.local.processes import free_port
 from romul_workers.checkpoints.manifest import SHARED_BYTES
 from romul_workers.checkpoints.object_store import KEPT, PIECE_BYTES
 from romul_workers.checkpoints.storage import Checkpoints
 from romul_workers.tensors.file import read, write
-from tests.conftest import free_port, wait_for
+from tests.conftest import wait_for
 
 
 class Server:

@@ -16,11 +16,12 @@ import pytest
 from aiomqtt import ProtocolVersion
 
 from romul_actors.local.mqtt_broker import embedded_broker
+from romul_actors.local.processes import free_port
 from romul_actors.local.redis_server import embedded_server
 from romul_actors.mqtt.broker import Broker
 from romul_actors.mqtt.connection import MqttConnection, connected, protocols, publish_on
 from romul_actors.mqtt.presence import status
-from tests.conftest import free_port, wait_for
+from tests.conftest import wait_for
 from tests.system.conftest import System, aws, processes_with, timeless
 
 BROKERS = [

@@ -10,8 +10,9 @@ from collections import Counter
 import msgpack
 import pytest
 
+from romul_actors.local.processes import free_port
 from romul_actors.local.redis_server import embedded_server
-from tests.conftest import free_port, wait_for
+from tests.conftest import wait_for
 from tests.system.conftest import System, processes_with, timeless
 
 

@@ -25,9 +25,10 @@ from cryptography.x509.oid import NameOID
 
 from romul_actors.errors import StoreError, StoreUnavailableError
 from romul_actors.local import redis_server
+from romul_actors.local.processes import free_port
 from romul_actors.local.redis_server import check_idle, embedded_server, find_server, server_of
 from romul_actors.store.redis import RedisStore, urls
-from tests.conftest import answers, free_port, romul, wait_for
+from tests.conftest import answers, romul, wait_for
 from tests.system.conftest import System
 from tests.trials import declare
 

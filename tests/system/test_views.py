@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 import pytest
 import redis
 
-from romul_actors.local.redis_server import embedded_server, free_port
+from romul_actors.local.processes import free_port
+from romul_actors.local.redis_server import embedded_server
 from romul_actors.store.redis.urls import hide_password
 from tests.conftest import wait_for
 from tests.system.conftest import System

@@ -6,7 +6,7 @@ import sys
 
 from romul_actors.launch import Fleet
 from romul_actors.launch.ssh import Hosts
-from romul_actors.local.processes import RETRY_S, longer
+from romul_actors.local.processes import RETRY_S
 
 _SSH = """#!/bin/sh
 for command; do :; done
@@ -57,11 +57,3 @@ async def test_a_worker_that_ends_at_once_is_restarted_after_the_first_pause(
     stop.set()
     await running
     assert caplog.messages == [f"h: worker 0 ended (255); restart in {RETRY_S[0]:g} s"]
-
-
-def test_pauses_double_from_the_first_to_the_longest():
-    pauses = [0.0]
-    while pauses[-1] < RETRY_S[1]:
-        pauses.append(longer(pauses[-1]))
-    assert pauses == [0.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0]
-    assert longer(pauses[-1]) == RETRY_S[1]

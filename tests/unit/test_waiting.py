@@ -11,7 +11,7 @@ from romul_actors.errors import StoreError
 from romul_actors.mqtt.broker import Broker
 from romul_actors.mqtt.connection import RETRY_S, MqttConnection
 from romul_actors.store.redis import RedisStore
-from romul_actors.waiting import Wakeup, cancel, reraise_cancellation
+from romul_actors.waiting import Wakeup, cancel, longer, reraise_cancellation
 from romul_sim.cluster.virtual_time import run
 
 
@@ -154,3 +154,11 @@ def test_each_pause_of_a_link_is_twice_the_last_until_a_connection_has_lasted():
     waits = [after - before for before, after in pairwise(begun)]
     assert waits[:7] == pytest.approx([0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0])
     assert waits[7:9] == pytest.approx([RETRY_S[1] + 1 + 0.2, 0.4])
+
+
+def test_pauses_double_from_the_first_to_the_longest():
+    pauses = [0.0]
+    while pauses[-1] < 60.0:
+        pauses.append(longer(pauses[-1], (2.0, 60.0)))
+    assert pauses == [0.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0]
+    assert longer(pauses[-1], (2.0, 60.0)) == 60.0

@@ -18,7 +18,7 @@ from romul_actors.cli.servers.connection import connected
 from romul_actors.errors import StoreUnavailableError, TlsError
 from romul_actors.observe.health import Health
 from romul_actors.store import Store
-from romul_actors.waiting import cancel
+from romul_actors.waiting import cancel, longer
 
 log = logging.getLogger("romul")
 
@@ -121,7 +121,7 @@ async def _connect(stack: contextlib.AsyncExitStack, url: str) -> Store:
         StoreError: the server cannot be used, or has not answered within `WAIT_S`.
     """
     loop = asyncio.get_running_loop()
-    began, (pause_s, longest_s) = loop.time(), RETRY_S
+    began, pause_s = loop.time(), 0.0
     said: float | None = None
     while True:
         try:
@@ -142,8 +142,8 @@ async def _connect(stack: contextlib.AsyncExitStack, url: str) -> Store:
             if said is not None:
                 log.info("the server answers")
             return client.store
+        pause_s = longer(pause_s, RETRY_S)
         await asyncio.sleep(pause_s)
-        pause_s = min(longest_s, 2 * pause_s)
 
 
 def _log_error(task: asyncio.Task[None]) -> None:

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from romul_actors.local.mqtt_broker import embedded_broker, has_broker
-from romul_actors.local.processes import spawn
-from romul_actors.local.redis_server import embedded_server, free_port
+from romul_actors.local.processes import free_port, spawn
+from romul_actors.local.redis_server import embedded_server
 from romul_actors.waiting import cancel
 
 GRACE_S = 2.0

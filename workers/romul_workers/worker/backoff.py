@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from romul_actors.core.events import ReleaseReason
 from romul_actors.store import WorkerStore
+from romul_actors.waiting import longer
 from romul_workers.trainer import Ending, Failure, NoRoom, Success
-from romul_workers.worker.outages import Outages, longer
+from romul_workers.worker.outages import PAUSE_S, Outages
 
 log = logging.getLogger("romul.worker")
 
@@ -107,7 +108,7 @@ class Backoff:
         failing.times += 1
         if failing.times < FAILING or reported - failing.reported <= failing.ours:
             return
-        failing.pause_s = longer(failing.pause_s)
+        failing.pause_s = longer(failing.pause_s, PAUSE_S)
         failing.until = asyncio.get_running_loop().time() + failing.pause_s
         log.error(
             "%s: %d trials in a row failed here while others succeeded elsewhere; "
@@ -127,6 +128,6 @@ class Backoff:
         if not isinstance(ending, NoRoom):
             self._no_room_s = 0.0
             return 0.0
-        self._no_room_s = longer(self._no_room_s)
+        self._no_room_s = longer(self._no_room_s, PAUSE_S)
         log.error("%s; trying again in %.0f s", ending.message, self._no_room_s)
         return self._no_room_s

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from romul_actors.core.events import ReleaseReason
 from romul_actors.errors import StoreError
 from romul_actors.store import WorkerStore
+from romul_actors.waiting import longer
 from romul_workers.trainer import Ending, Failure, Outage, Stopped, Success
 
 log = logging.getLogger("romul.worker")
@@ -30,12 +31,6 @@ quarter of an hour."""
 GAP_S = 300.0
 """Most of the time between two outages that counts as an outage, in seconds: the storage may have
 worked in between. So at least four outages make `FREE_S`."""
-
-
-def longer(pause_s: float) -> float:
-    """The pause that follows a pause of `pause_s` seconds: twice as long, within `PAUSE_S`."""
-    first, longest = PAUSE_S
-    return min(longest, max(first, 2 * pause_s))
 
 
 @dataclass(slots=True)
@@ -129,7 +124,7 @@ class Outages:
             met.again(now)
         # A storage that can be read but not written fails only after the training.
         lost_s = min(seconds, LOST_S) if seen.pause_s else 0.0
-        seen.pause_s = longer(seen.pause_s)
+        seen.pause_s = longer(seen.pause_s, PAUSE_S)
         pause_s = max(seen.pause_s, lost_s)
         seen.until = now + pause_s
         lasted_s = max(seen.met.lasted_s, of_trial.lasted_s)
