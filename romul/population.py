@@ -14,11 +14,10 @@ from typing import Any, Self
 
 from pydantic_core import to_jsonable_python
 
-from romul.alone import alone
 from romul.declaration import UNTIMED, UNUSED, Call, Mode, declare, warn_of
 from romul.result import Best
 from romul.result_check import checkpoint_name, duration, figures_of, waiting
-from romul_actors.actor.guarded import decided
+from romul_actors.actor.standalone import decided, without_workers
 from romul_actors.core.events import (
     Control,
     Event,
@@ -117,7 +116,7 @@ class Population:
         self._lock = threading.RLock()
         self._experiment = experiment
         self._clock = clock
-        self._settings = alone(settings(experiment, stored=True), own)
+        self._settings = without_workers(settings(experiment, stored=True), own)
         self._population = CorePopulation(settings=self._settings)
         self._ready: list[TrialMessage] = []
         self._out: dict[str, tuple[TrialMessage, float]] = {}

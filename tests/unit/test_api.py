@@ -599,7 +599,7 @@ def test_what_another_thread_says_meanwhile_is_not_lost(monkeypatch, how):
             arrived.wait()
         return decide(before, event)
 
-    monkeypatch.setattr("romul_actors.actor.guarded.decide", decided)
+    monkeypatch.setattr("romul_actors.actor.standalone.decide", decided)
     population.tell(first, 1.0)
     others[0].join()
     assert "2 of 32 trials, best loss 1>" in repr(population)

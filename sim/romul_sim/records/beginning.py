@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from romul_actors.actor.guarded import decided
+from romul_actors.actor.standalone import decided
 from romul_actors.core.amendments import with_changes
 from romul_actors.core.events import Control, Stamped
 from romul_actors.core.history import BoundsChanged, Line, SearchChanged, SearchExtended

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from romul_actors.actor.guarded import decided
+from romul_actors.actor.standalone import decided
 from romul_actors.core import history
 from romul_actors.core.events import (
     Control,
