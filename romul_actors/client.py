@@ -23,7 +23,7 @@ from romul_actors.errors import (
     UnknownSlotError,
 )
 from romul_actors.mqtt.broker import Broker
-from romul_actors.mqtt.presence import ask
+from romul_actors.mqtt.topics import ask
 from romul_actors.protocol.checkpoint_folder import check_folder
 from romul_actors.protocol.differences import Changes
 from romul_actors.protocol.experiment import Experiment, FloatSpec, IntSpec, from_json

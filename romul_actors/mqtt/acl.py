@@ -8,7 +8,7 @@ from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import pbkdf2_hmac
 
-from romul_actors.mqtt.presence import EVERY_STATUS, WORKERS
+from romul_actors.mqtt.topics import EVERY_STATUS, WORKERS
 
 _TOPICS: Mapping[str, Sequence[str]] = {
     "worker": (
@@ -32,7 +32,7 @@ def password_line(user: str, password: str) -> str:
     return f"{user}:$7${_ITERATIONS}${b64encode(salt).decode()}${b64encode(digest).decode()}"
 
 
-def topics(users: Iterable[tuple[str, str]], text: str = "") -> str:
+def with_users(users: Iterable[tuple[str, str]], text: str = "") -> str:
     """Add users to the text of mosquitto's ACL file. Users that are not in it have no access.
 
     Args:

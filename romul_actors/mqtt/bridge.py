@@ -10,7 +10,7 @@ from romul_actors.core.history import Line, to_json
 from romul_actors.errors import StoreError
 from romul_actors.mqtt.broker import Broker, Message
 from romul_actors.mqtt.connection import MqttConnection
-from romul_actors.mqtt.presence import EVERY_STATUS, event, no_status, worker_of
+from romul_actors.mqtt.topics import EVERY_STATUS, event, no_status, worker_of
 
 log = logging.getLogger("romul.presence")
 

@@ -17,7 +17,7 @@ from romul_actors.errors import (
     StoreUnavailableError,
 )
 from romul_actors.mqtt.broker import Broker, Message
-from romul_actors.mqtt.presence import publish
+from romul_actors.mqtt.topics import publish
 from romul_actors.observe.alarms import Finding, alarms
 from romul_actors.observe.snapshot import snapshot
 from romul_actors.protocol.statuses import ENDED

@@ -24,7 +24,7 @@ from romul_actors.local.mqtt_broker import embedded_broker
 from romul_actors.mqtt.bridge import Bridge
 from romul_actors.mqtt.broker import Broker
 from romul_actors.mqtt.connection import connected, publish_on
-from romul_actors.mqtt.presence import status
+from romul_actors.mqtt.topics import status
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.messages import encode
 from romul_actors.store.redis import RedisStore

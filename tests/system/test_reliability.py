@@ -20,7 +20,7 @@ from romul_actors.local.processes import free_port
 from romul_actors.local.redis_server import embedded_server
 from romul_actors.mqtt.broker import Broker
 from romul_actors.mqtt.connection import MqttConnection, connected, protocols, publish_on
-from romul_actors.mqtt.presence import status
+from romul_actors.mqtt.topics import status
 from tests.conftest import wait_for
 from tests.system.conftest import System, aws, processes_with, timeless
 

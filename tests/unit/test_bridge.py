@@ -11,7 +11,7 @@ from romul_actors.errors import BrokerError
 from romul_actors.mqtt.bridge import Bridge
 from romul_actors.mqtt.broker import Broker
 from romul_actors.mqtt.connection import MqttConnection, protocols
-from romul_actors.mqtt.presence import no_status, status
+from romul_actors.mqtt.topics import no_status, status
 from romul_sim.cluster.virtual_time import run
 
 

@@ -27,7 +27,7 @@ from romul_actors.errors import (
 from romul_actors.local.mqtt_broker import embedded_broker
 from romul_actors.mqtt.broker import Broker, Message
 from romul_actors.mqtt.connection import MqttConnection, connected
-from romul_actors.mqtt.presence import topic
+from romul_actors.mqtt.topics import topic
 from romul_actors.observe.former import begun_from
 from romul_actors.protocol.checkpoint_folder import absolute
 from romul_actors.protocol.differences import Changes

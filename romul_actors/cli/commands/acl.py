@@ -10,7 +10,7 @@ import typer
 
 from romul_actors.cli.output.printing import echo
 from romul_actors.errors import AclError
-from romul_actors.mqtt.acl import password_line, topics
+from romul_actors.mqtt.acl import password_line, with_users
 from romul_actors.store.acl import NO_DEFAULT_USER, ROLES, asks_for_a_user, reads_all, user, user_of
 
 
@@ -76,7 +76,7 @@ def acl(
         _tell(file, held, hashes, _broker_user)
         file = broker / "acl"
         held = _held(file)
-        _write(file, topics(((role, name) for name, role in users.items()), held))
+        _write(file, with_users(((role, name) for name, role in users.items()), held))
         _tell(file, held, users, user_of)
 
 

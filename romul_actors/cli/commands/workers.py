@@ -16,7 +16,7 @@ from romul_actors.cli.servers.connection import (
     run_of_worker,
 )
 from romul_actors.mqtt.broker import KEEPALIVE_S
-from romul_actors.mqtt.presence import ask
+from romul_actors.mqtt.topics import ask
 from romul_actors.observe.snapshot import Snapshot, refusal_in_words, snapshot
 from romul_actors.store import AffinityCounts
 from romul_actors.store.redis.urls import hide_password

@@ -6,7 +6,7 @@ import time
 
 from romul_actors.mqtt.broker import Broker, Message
 from romul_actors.mqtt.connection import MqttConnection
-from romul_actors.mqtt.presence import answer, no_status, notice, status, topic
+from romul_actors.mqtt.topics import answer, no_status, notice, status, topic
 from romul_actors.waiting import cancel
 from romul_workers.worker.loop import Worker
 
