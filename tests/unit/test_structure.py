@@ -1,6 +1,8 @@
 """Rules for all code: short modules, flat functions, no event names, tests that assert."""
 
 import ast
+import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -114,6 +116,21 @@ def test_history_knows_every_kind_that_it_defines():
         and any(isinstance(base, ast.Name) and base.id == "Line" for base in node.bases)
     ]
     assert sorted(lines) == sorted([*(kind.__name__ for kind in KINDS.values()), "Unknown"])
+
+
+def test_every_room_has_its_layer():
+    """A room without a layer could import anything."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    first = project["tool"]["importlinter"]["contracts"][0]
+    assert "every room has its layer" in first["name"]
+    layers = {name for layer in first["layers"] for name in re.split(r" [|:] ", layer)}
+    rooms = {
+        f"romul_actors.{path.stem}"
+        for path in (ROOT / "romul_actors").iterdir()
+        if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
+    packages = {"romul", "romul_workers", "romul_sim"}
+    assert layers == rooms - {"romul_actors.__init__"} | packages
 
 
 TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
