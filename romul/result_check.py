@@ -8,6 +8,7 @@ from typing import Any
 from romul_actors.core.events import TrialMessage
 from romul_actors.core.population import Population
 from romul_actors.errors import TaskError, TellError
+from romul_actors.sendable import is_text
 from romul_workers.child.figures import Figures, figures
 
 
@@ -65,10 +66,8 @@ def duration(trial: TrialMessage, given: float) -> float:
 
 def _check_unicode(trial: TrialMessage, argument: str, text: str) -> None:
     """Refuse lone surrogates, as in names of files that are not UTF-8: JSON cannot hold them."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise TellError(f"trial {trial.id}: {argument}: {text!r} is not valid Unicode") from None
+    if not is_text(text):
+        raise TellError(f"trial {trial.id}: {argument}: {text!r} is not valid Unicode")
 
 
 def waiting(

@@ -1,4 +1,4 @@
-"""Intervals and limits of an actor's periodic work."""
+"""Intervals and limits of an actor's periodic work, and of Python's garbage collector."""
 
 import gc
 

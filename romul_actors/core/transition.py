@@ -1,8 +1,8 @@
 """The mutable state between one population and the next.
 
-A `Transition` starts from the population before a batch of events. The functions in `dispatch`,
-`quorum`, `reports` and `membership` change it, and `decision()` returns the frozen result. It
-maintains slots, counts and history, and contains no rules.
+A `Transition` starts from the population before a batch of events. The modules above it, from
+`dispatch` to `decide`, change it, and `decision()` returns the frozen result. It maintains slots,
+counts and history, and contains no rules.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -6,7 +6,7 @@ from romul_actors.protocol.messages import decode_event
 from romul_actors.protocol.plan import settings
 from romul_actors.protocol.slot_codec import read
 from romul_actors.protocol.stored_fields import StoredFields
-from romul_actors.store import ReaderStore, Store
+from romul_actors.store import ReaderStore
 
 
 async def read_population(store: ReaderStore, name: str) -> tuple[Experiment, Population]:
@@ -23,7 +23,7 @@ async def read_population(store: ReaderStore, name: str) -> tuple[Experiment, Po
     return experiment, read(core, experiment.metric, stored.meta, stored.slots, name)
 
 
-async def needed_checkpoints(store: Store, name: str) -> set[str]:
+async def needed_checkpoints(store: ReaderStore, name: str) -> set[str]:
     """Names of all checkpoints that a decision, or a report that is not yet decided, may need."""
     on_the_way = await store.outstanding(name)
     _, population = await read_population(store, name)

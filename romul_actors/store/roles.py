@@ -269,7 +269,7 @@ class ActorStore(ReaderStore, QueueStore):
         """Apply a commit and settle its entries.
 
         A trial whose parent is in the memory of an idle worker is offered to that worker alone,
-        until `release`.
+        until `release_offers`.
 
         Returns:
             None if nothing was applied, because the stored version is another one, or an entry is

@@ -567,7 +567,7 @@ def test_a_worker_leaves_frameworks_to_its_child():
         "import sys\n"
         "from romul_workers.checkpoints import scratch\n"
         "from romul_workers.child import trainer\n"
-        "from romul_workers.worker import announce, loop, notices\n"
+        "from romul_workers.worker import loop, notices, presence\n"
         "print(*{name.partition('.')[0] for name in sys.modules})"
     )
     done = subprocess.run(

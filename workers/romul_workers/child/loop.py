@@ -93,7 +93,7 @@ class Child:
 
     def run(self) -> None:
         """Serve requests until the worker closes the sockets."""
-        threading.Thread(target=self._heed, daemon=True).start()
+        threading.Thread(target=self._read_control, daemon=True).start()
         for module in self._modules:
             self._import(module)
         decoder = Decoder()
@@ -111,7 +111,7 @@ class Child:
             # The old model may be in a reference cycle, and still hold the tensors' memory.
             gc.collect()
 
-    def _heed(self) -> None:
+    def _read_control(self) -> None:
         """Read messages from the control socket."""
         decoder = Decoder()
         try:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from romul_actors.errors import RomulError
+from romul_actors.waiting import cancel
 from romul_workers.checkpoints.detached import detached
 
 log = logging.getLogger("romul.worker")
@@ -219,9 +220,7 @@ async def watch(
         done, _ = await asyncio.wait(polls, return_when=asyncio.FIRST_COMPLETED)
         announce(min(poll.result() for poll in done))
     finally:
-        for poll in polls:
-            poll.cancel()
-        await asyncio.gather(*polls, return_exceptions=True)
+        await cancel(*polls)
 
 
 async def _poll(source: Source, every_s: float, limit_s: float) -> float:
