@@ -9,7 +9,6 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from romul_actors.cli.commands.attempts import by_region
 from romul_actors.cli.commands.export import _write
 from romul_actors.core import history
 from romul_actors.core.events import Control
@@ -21,6 +20,7 @@ from romul_actors.dashboard import charts
 from romul_actors.dashboard.feed import Feed
 from romul_actors.observe.explain import explain, in_words
 from romul_actors.observe.export import points
+from romul_actors.observe.failures import by_region
 from romul_actors.observe.html import png
 from romul_actors.observe.plots import plot
 from romul_actors.observe.snapshot import Snapshot
