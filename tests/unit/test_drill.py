@@ -119,13 +119,20 @@ def test_a_schedule_is_fixed_by_its_seed_and_holds_every_kind(tmp_path):
     assert len(draw(3, 0.5, 0)) == 3
 
 
+def fault_line(**wrong):
+    return json.dumps({"at_s": 1, "kind": "kill worker", "pick": 0, "for_s": 1, **wrong})
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
         ("{", "s.jsonl:1: not a fault"),
         pytest.param("[" * 20_000, "s.jsonl:1: not a fault", id="deep"),
-        ('{"at_s": 1}', "not a fault"),
-        ('{"at_s": 1, "kind": "hug worker", "pick": 0, "for_s": 1}', "'hug worker' is not one of"),
+        ('{"at_s": 1}', "not a fault: kind: required, but not given"),
+        (fault_line(kind="hug worker"), "kind: 'hug worker' is no kind of fault: did you mean"),
+        (fault_line(at_s="soon"), "at_s: 'soon' is not a number"),
+        (fault_line(for_s=-1), "for_s: -1"),
+        (fault_line(pick=1), "pick: 1"),
     ],
 )
 def test_a_schedule_that_is_none_is_refused(tmp_path, line, message):

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
 from numpy.random import default_rng
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from romul_actors.protocol.mistakes import did_you_mean, mistakes_of, shown
-from romul_sim.faults import Fault
+from romul_actors.protocol.mistakes import mistakes_of
+from romul_sim.faults import DeclaredFault, Fault
 
 KINDS = {
     "kill machine": 6,
@@ -25,8 +25,8 @@ KINDS = {
     "store loses trial": 1,
 }
 """Kinds of faults, with their weights."""
-LATEST_S, MOST = 1e6, 1000
-"""Limits in a file: of times and durations in seconds, and of machines, actors, slots and steps."""
+MOST = 1000
+"""Limit in a file: of machines, actors, slots and steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,29 +92,12 @@ def to_json(chaos: Chaos) -> str:
     return json.dumps(asdict(chaos))
 
 
-class _Fault(BaseModel):
-    """A fault in a file; see `Fault`."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-    at_s: float = Field(ge=0, le=LATEST_S)
-    kind: str
-    pick: float = Field(ge=0, lt=1)
-    for_s: float = Field(ge=0, le=LATEST_S)
-
-    @field_validator("kind")
-    @classmethod
-    def _known(cls, kind: str) -> str:
-        if kind not in KINDS:
-            raise ValueError(f"{shown(kind)} is no kind of fault: {did_you_mean(kind, KINDS)}")
-        return kind
-
-
 class _Chaos(BaseModel):
     """A simulation in a file; see `Chaos`, which has the defaults."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
     seed: int = Field(ge=0, lt=2**64)
-    faults: tuple[_Fault, ...]
+    faults: tuple[DeclaredFault, ...]
     machines: int = Field(MOST, ge=1, le=MOST)
     zones: int = Field(MOST, ge=1, le=MOST)
     actors: int = Field(MOST, ge=1, le=MOST)
@@ -129,11 +112,11 @@ def from_json(text: str) -> Chaos:
         ValueError: a key or a kind of fault is unknown, or a value is invalid.
     """
     try:
-        read = _Chaos.model_validate_json(text)
+        read = _Chaos.model_validate_json(text, context=KINDS)
     except ValidationError as error:
         mistakes = "; ".join(map(str, mistakes_of(error, _Chaos)))
         raise ValueError(f"not a simulation: {mistakes}") from None
-    faults = (Fault(**fault.model_dump()) for fault in read.faults)
+    faults = (fault.fault() for fault in read.faults)
     given = read.model_dump(exclude_unset=True) | {
         "faults": tuple(sorted(faults, key=lambda fault: fault.at_s))
     }

@@ -6,10 +6,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from numpy.random import default_rng
+from pydantic import ValidationError
 
 from romul_actors.errors import RomulError
-from romul_actors.protocol.mistakes import unreadable
-from romul_sim.faults import Fault
+from romul_actors.protocol.mistakes import mistakes_of, unreadable
+from romul_sim.faults import DeclaredFault, Fault
 
 LEASE_S = 2.0
 """Lease in the searches of a drill, in seconds."""
@@ -71,12 +72,10 @@ def read_schedule(file: Path) -> list[Fault]:
         raise RomulError(f"{file}: cannot be read: {unreadable(error)}") from None
     for number, line in enumerate(lines, 1):
         try:
-            fault = Fault(**json.loads(line))
-        except (ValueError, TypeError, RecursionError) as error:
-            raise RomulError(f"{file}:{number}: not a fault: {error}") from None
-        if fault.kind not in FAULTS:
-            raise RomulError(f"{file}:{number}: {fault.kind!r} is not one of {', '.join(FAULTS)}")
-        faults.append(fault)
+            faults.append(DeclaredFault.model_validate_json(line, context=FAULTS).fault())
+        except ValidationError as error:
+            mistakes = "; ".join(map(str, mistakes_of(error, DeclaredFault)))
+            raise RomulError(f"{file}:{number}: not a fault: {mistakes}") from None
     return sorted(faults, key=lambda fault: fault.at_s)
 
 
