@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.random import Generator, default_rng
 
-from romul_sim.apart import as_ended
 from romul_sim.baselines import IN_ONE_PROCESS, PEERS, check_peer, play_peer
 from romul_sim.play import SYNCHRONOUS, Conditions, Played, Run, Training, Values, schedule
+from romul_sim.pool import as_ended
 from romul_sim.run_error import RunError
 from romul_workers.tasks.toys import TOYS, Stepped, Toy
 

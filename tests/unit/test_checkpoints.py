@@ -16,7 +16,7 @@ from romul_actors.errors import CheckpointError, NoRoomError, StorageOutageError
 from romul_actors.observe.snapshot import read_glance
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.store import Glance
-from romul_sim.drill.faults import small_disk
+from romul_sim.drill.injector import small_disk
 from romul_workers.checkpoints.hashing import Written
 from romul_workers.checkpoints.manifest import NAME as MANIFEST
 from romul_workers.checkpoints.storage import Checkpoints

@@ -7,10 +7,10 @@ import pytest
 
 from romul_actors.core.history import TrialCreated, TrialReported
 from romul_actors.errors import ExperimentExistsError, RomulError, StoreUnavailableError
-from romul_sim.drill import faults as inflicting
+from romul_sim.drill import injector as drill_injector
 from romul_sim.drill import run as drill_run
 from romul_sim.drill.audit import audit
-from romul_sim.drill.faults import FaultInjector
+from romul_sim.drill.injector import FaultInjector
 from romul_sim.drill.processes import Processes, Services
 from romul_sim.drill.schedule import FAULTS, draw, read_schedule, write_schedule
 from romul_sim.faults import Fault
@@ -160,13 +160,13 @@ class Scripted(FaultInjector):
 
 
 async def test_a_fault_waits_for_its_victim_and_is_given_up_only_in_the_end(tmp_path, monkeypatch):
-    monkeypatch.setattr(inflicting, "RESTART_S", 0.001)
+    monkeypatch.setattr(drill_injector, "RESTART_S", 0.001)
     faults = [Fault(0.0, "damage checkpoint", 0.5, 1.0), Fault(0.01, "kill actor", 0.5, 1.0)]
     patient = Scripted(tmp_path, [False] * 40 + [True, True])
     await patient.play(faults)
     assert (sum(patient.played.values()), patient.skipped) == (2, {})
     assert patient.struck == ["damage checkpoint"] * 41 + ["kill actor"]
-    monkeypatch.setattr(inflicting, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(drill_injector, "PATIENCE_S", 0.0)
     given_up = Scripted(tmp_path, [False, True])
     await given_up.play(faults)
     assert (given_up.played, given_up.skipped) == ({"kill actor": 1}, {"damage checkpoint": 1})

@@ -13,9 +13,9 @@ from romul_actors.cli.options.shared import AsJson
 from romul_actors.cli.output.printing import Console, echo, echo_figures, echo_json
 from romul_actors.cli.output.progress import progress
 from romul_actors.protocol.mistakes import unreadable
-from romul_sim.apart import as_ended
 from romul_sim.chaos.run import Endured, Totals, play
 from romul_sim.chaos.schedule import Chaos, draw, from_json, shrink, to_json
+from romul_sim.pool import as_ended
 
 SEEDS, FIRST, FAULTS = 200, 0, 25
 """Defaults of the options that say which schedules are drawn."""

@@ -26,10 +26,10 @@ from typing import Any
 
 from romul_actors.core.decide import decide
 from romul_actors.core.optimizers import make
-from romul_sim.apart import as_ended
 from romul_sim.baselines import IN_ONE_PROCESS, PEERS, check_peer, play_peer
 from romul_sim.bench.fingerprint import fingerprint, has_source, mentions
 from romul_sim.play import ASYNCHRONOUS, SYNCHRONOUS, Run, Training, optimizer_spec
+from romul_sim.pool import as_ended
 from romul_sim.run_error import RunError
 
 SUITE = "romul_sim.suite"

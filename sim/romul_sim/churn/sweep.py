@@ -13,11 +13,11 @@ from pydantic import BaseModel, ValidationError
 from romul_actors.errors import RomulError
 from romul_actors.protocol.declared_tables import ElasticitySpec, Timeouts
 from romul_actors.protocol.mistakes import mistakes_of
-from romul_sim.apart import as_ended
 from romul_sim.churn.ledger import Ledger
 from romul_sim.churn.scenario import Policy, Scenario, slots
 from romul_sim.churn.simulation import simulate
 from romul_sim.churn.trace import Change, machine_seconds, most_machines
+from romul_sim.pool import as_ended
 
 LEASES_A_TRIAL = 2
 """Number of default leases in a trial; more heartbeats change nothing, but take time here."""

@@ -16,7 +16,7 @@ from romul_actors.protocol.experiment import Experiment
 from romul_actors.store.redis import RedisStore
 from romul_actors.waiting import cancel
 from romul_sim.drill.audit import Verdict, audit
-from romul_sim.drill.faults import FaultInjector, small_disk
+from romul_sim.drill.injector import FaultInjector, small_disk
 from romul_sim.drill.processes import GRACE_S, Processes, Services
 from romul_sim.drill.schedule import LEASE_S
 from romul_sim.faults import Fault

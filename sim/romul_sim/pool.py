@@ -1,4 +1,4 @@
-"""Runs simulations in other processes."""
+"""Runs simulations in a pool of processes."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, as_completed
