@@ -728,7 +728,9 @@ async def test_a_run_under_way_is_not_disturbed_by_a_second_one(tmp_path):
 
 
 def test_the_examples_are_well_formed():
-    for file in (Path(__file__).parents[2] / "examples").glob("*.toml"):
+    files = sorted((Path(__file__).parents[2] / "examples").glob("*.toml"))
+    assert files
+    for file in files:
         parse(file.read_text(), str(file))
         assert tomllib.loads(file.read_text())["name"]
 

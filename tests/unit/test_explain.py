@@ -58,6 +58,7 @@ def test_each_rule_of_each_optimizer_has_words(optimizer):
             failed = trial.step == 1 and slot in (3, 7)
             loss = abs(trial.hyperparameters["x"] - 0.3) + slot / 100
             run.tell(run.failed(slot, "not_finite") if failed else run.result(slot, loss))
+    assert run.population.status == "finished"
     experiment = declare("x", "y", steps=6, optimizer=optimizer)
     for line in run.of(TrialCreated):
         words = in_words(explain(experiment, run.history, line.trial))

@@ -52,6 +52,7 @@ def test_what_an_optimizer_keeps_is_what_it_is_read_back_as(optimizer):
             lost = (run.trials[slot].step, slot) == (2, 3)
             run.tell(replace(run.result(slot, float(slot)), value=float("nan") if lost else slot))
         assert reread(run.population) == run.population
+    assert run.population.status == "finished"
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

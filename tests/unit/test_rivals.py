@@ -205,7 +205,9 @@ def test_mf_pbt_evolves_as_its_authors_describe(seed):
     vectors = [tuple(row) for row in rng.random((len(periods), 2)).tolist()]
     view = view_of(PLANE, vectors, losses, step=step, tiers=[str(p) for p in periods])
     expected = evolved(losses, periods, step)
-    for move in make("mf_pbt", {}).decide(view, view.pool):
+    moves = make("mf_pbt", {}).decide(view, view.pool)
+    assert [move.slot for move in moves] == list(view.pool)
+    for move in moves:
         weights, hyperparameters, explores = expected[move.slot]
         assert move.source == weights
         assert (move.why["rule"] == "perturbed") is explores

@@ -81,6 +81,7 @@ async def stored(texts, kind=MemoryStore):
 async def test_the_lines_about_a_trial_say_what_the_whole_history_says_of_it(searched):
     store = await stored([text(to_json(line)) for line in searched.history])
     found = trials(searched.history)
+    assert any(record.copied_from is not None for record in found.values())
     for trial in found:
         lines = await read_descent(store, "e", trial)
         ancestors = lineage(trials(lines), trial)
