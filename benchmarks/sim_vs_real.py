@@ -26,7 +26,7 @@ from romul_actors.store.redis import RedisStore
 from romul_sim.churn.scenario import Policy, Scenario
 from romul_sim.churn.simulation import simulate
 from romul_sim.churn.trace import Change
-from romul_sim.cluster.fakes import Durations
+from romul_sim.cluster.training import Durations
 from romul_sim.drill.audit import Verdict
 from romul_sim.drill.processes import GRACE_S, RESTART_S
 from romul_sim.drill.run import Drill

@@ -31,7 +31,7 @@ from romul_sim.churn.scenario import Policy, Scenario
 from romul_sim.churn.simulation import simulate
 from romul_sim.churn.sweep import laid_out
 from romul_sim.churn.trace import DAY_S, Pool, generate
-from romul_sim.cluster.fakes import Durations
+from romul_sim.cluster.training import Durations
 from romul_sim.cluster.virtual_time import run
 
 TRIAL_S = 600.0

@@ -6,7 +6,7 @@ from romul_actors.observe.snapshot import Snapshot, full_snapshot
 from romul_sim.churn import scenario, simulation
 from romul_sim.churn.scenario import Policy, Scenario
 from romul_sim.churn.trace import Change
-from romul_sim.cluster.fakes import Durations
+from romul_sim.cluster.training import Durations
 from romul_sim.cluster.virtual_time import run
 
 

@@ -25,8 +25,8 @@ from romul_sim.churn.sweep import (
     policy,
 )
 from romul_sim.churn.trace import Change, Pool, from_counts, generate
-from romul_sim.cluster.fakes import Durations, Pace
 from romul_sim.cluster.invariants import InvariantWatch
+from romul_sim.cluster.training import Durations, Pace
 from romul_sim.cluster.virtual_time import Clock, DeadlockError, VirtualLoop, machine_clock, run
 from tests.conftest import romul, romul_anew
 

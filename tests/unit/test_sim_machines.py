@@ -12,7 +12,7 @@ from romul_actors.store.memory import MemoryStore
 from romul_sim.churn.scenario import Policy, Scenario
 from romul_sim.churn.simulation import simulate
 from romul_sim.churn.trace import Change
-from romul_sim.cluster.fakes import Durations, Pace, Streams
+from romul_sim.cluster.training import Durations, Pace, Streams
 from romul_sim.cluster.virtual_time import run, virtual_loop
 from romul_workers.worker.attempt import Attempt
 

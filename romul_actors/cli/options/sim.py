@@ -20,7 +20,7 @@ from romul_sim.churn.trace import (
     most_machines,
 )
 from romul_sim.churn.trace_files import read_trace, write_trace
-from romul_sim.cluster.fakes import Durations
+from romul_sim.cluster.training import Durations
 from romul_sim.records.record import Record, is_record, read_record
 from romul_workers.tasks.toys import TOYS
 

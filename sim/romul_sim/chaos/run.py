@@ -16,9 +16,9 @@ from romul_actors.core.history import Line
 from romul_actors.protocol.experiment import Experiment
 from romul_sim.chaos.schedule import Chaos
 from romul_sim.cluster.cluster import Cluster, Process, WorkerProcess, wrong_clock
-from romul_sim.cluster.fakes import Durations
 from romul_sim.cluster.invariants import Excuses, Violation
 from romul_sim.cluster.network import MachineStore
+from romul_sim.cluster.training import Durations
 from romul_sim.cluster.virtual_time import Clock, DeadlockError, run, virtual_loop
 from romul_sim.faults import Fault
 from romul_sim.golden import HistoryHash

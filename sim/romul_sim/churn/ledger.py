@@ -13,7 +13,7 @@ from romul_actors.core.history import (
     TrialReleased,
     TrialReported,
 )
-from romul_sim.cluster.fakes import Span
+from romul_sim.cluster.training import Span
 
 CAUSES = {
     "preemption": "training that ended with its machine",

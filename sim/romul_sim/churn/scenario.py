@@ -7,7 +7,7 @@ from typing import Any
 
 from romul_actors.protocol.experiment import Experiment
 from romul_sim.churn.trace import Change, most_machines
-from romul_sim.cluster.fakes import Durations
+from romul_sim.cluster.training import Durations
 from romul_workers.tasks.toys import TOYS
 
 LONGEST_PACE_S = 300.0

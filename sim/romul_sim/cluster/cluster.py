@@ -1,8 +1,8 @@
 """A simulated cluster: the real Actor and the real Worker on one memory store, in virtual time.
 
 Only the layers below actors and workers are simulated: the clock, the machines, the network
-(`network.py`) and the training (`fakes.py`). Two simulations use it: machines that come and go as
-in a trace (`churn/`), and faults in all parts (`chaos/`).
+(`network.py`) and the training (`training.py`). Two simulations use it: machines that come and go
+as in a trace (`churn/`), and faults in all parts (`chaos/`).
 """
 
 import asyncio
@@ -20,9 +20,9 @@ from romul_actors.client import Client
 from romul_actors.core.history import Line
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.waiting import cancel
-from romul_sim.cluster.fakes import Durations, OnSpan, Pace, Saved, SimulatedTrainer
 from romul_sim.cluster.invariants import Excuses, InvariantWatch, Violation
 from romul_sim.cluster.network import MachineStore, WatchedStore
+from romul_sim.cluster.training import Durations, OnSpan, Pace, Saved, SimulatedTrainer
 from romul_sim.cluster.virtual_time import Clock, machine_clock, virtual_loop
 from romul_workers.tasks.toys import Toy
 from romul_workers.worker.loop import Worker, WorkerSettings

@@ -38,7 +38,7 @@ from romul_actors.protocol.mistakes import mistakes_of
 from romul_actors.protocol.plan import settings
 from romul_sim.churn.scenario import Policy, Scenario
 from romul_sim.churn.simulation import simulate
-from romul_sim.cluster.fakes import Durations
+from romul_sim.cluster.training import Durations
 from romul_sim.records.beginning import at_the_beginning, in_space, settings_at
 from romul_sim.records.record import Record, RecordError
 from romul_workers.tasks.toys import TOYS
