@@ -11,9 +11,9 @@ import uvicorn
 from fastapi import FastAPI
 from nicegui import ui
 
+from romul_actors.dashboard.access import LOOPBACK, AccessControl
 from romul_actors.dashboard.actions import Actions
 from romul_actors.dashboard.feeds import Feeds
-from romul_actors.dashboard.guard import LOOPBACK, Guard
 from romul_actors.dashboard.page import Page, in_short
 from romul_actors.errors import RomulError
 from romul_actors.mqtt.broker import Broker
@@ -118,7 +118,7 @@ async def serving(
     where.check()
     feeds = Feeds(store)
     app = application(store, feeds, broker)
-    guarded = Guard(
+    guarded = AccessControl(
         app,
         where.hosts,
         where.token,

@@ -1,18 +1,21 @@
-"""Trials in the formats of TensorBoard (event files) and MLflow (runs).
+"""Exports: history as JSON lines; trials as CSV and Parquet, and for TensorBoard and MLflow.
 
-Each slot is a run. Hyperparameters change from step to step, so they are metrics, not parameters;
-nothing is rescaled. A choice is written as its index in the list of choices, and a list of values
-as NAME[0], NAME[1] and so on. Hyperparameters that are inactive in a trial are left out.
+In TensorBoard and MLflow, each slot is a run. Hyperparameters change from step to step, so they are
+metrics there, not parameters. Nothing is rescaled. A choice is written as its index in the list of
+choices, and a list of values as NAME[0], NAME[1] and so on. Hyperparameters that are inactive in a
+trial are left out.
 """
 
+import csv
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from romul_actors.core.history import Line
+from romul_actors.core.history import Line, to_json
 from romul_actors.errors import RomulError
-from romul_actors.observe.trial_records import trials
+from romul_actors.observe.trial_records import trial_rows, trials
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.store.redis.urls import hide_password
 
@@ -23,6 +26,52 @@ class ExportError(RomulError):
 
 BATCH = 500
 """Metrics per call to MLflow, which accepts up to 1,000."""
+
+
+def to_jsonl(_: Experiment, lines: Sequence[Line], file: Path) -> int:
+    """Write all lines of history, one a line of the file; returns their number."""
+    file.write_text("".join(json.dumps(to_json(line)) + "\n" for line in lines))
+    return len(lines)
+
+
+def to_csv(experiment: Experiment, lines: Sequence[Line], file: Path) -> int:
+    """Write a row for each trial, as `trial_rows` makes it; returns the number of trials."""
+    rows = _table(experiment, lines)
+    with file.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.DictWriter(out, rows[0] if rows else ())
+        writer.writeheader()
+        writer.writerows(rows)
+    return len(rows)
+
+
+def to_parquet(experiment: Experiment, lines: Sequence[Line], file: Path) -> int:
+    """Write a row for each trial, as `trial_rows` makes it; returns the number of trials.
+
+    Raises:
+        ImportError: pyarrow is not installed.
+    """
+    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    rows = _table(experiment, lines)
+    pq.write_table(pa.Table.from_pylist(rows), file)
+    return len(rows)
+
+
+def _table(experiment: Experiment, lines: Sequence[Line]) -> list[dict[str, Any]]:
+    """Rows with the same columns, each of one type: mixed, list and dict values are JSON text."""
+    rows = trial_rows(lines, experiment.search_space())
+    types: dict[str, set[type]] = {}
+    for row in rows:
+        for key, value in row.items():
+            if key.startswith("h."):
+                types.setdefault(key, set()).add(type(value))
+    texts = {key for key, found in types.items() if len(found) > 1 or found & {list, dict}}
+    columns = dict.fromkeys(key for row in rows for key in row)
+    return [
+        {key: json.dumps(row[key]) if key in texts & set(row) else row.get(key) for key in columns}
+        for row in rows
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,9 +21,9 @@ from romul_actors.core.history import (
     SlotUnpinned,
 )
 from romul_actors.dashboard import charts
+from romul_actors.dashboard.access import AccessControl
 from romul_actors.dashboard.feed import Feed
 from romul_actors.dashboard.feeds import FORGET_S, REFRESH_S, Feeds
-from romul_actors.dashboard.guard import Guard
 from romul_actors.dashboard.page import verbatim
 from romul_actors.dashboard.server import DashboardError, Serving
 from romul_actors.observe.snapshot import WorkerSnapshot
@@ -74,7 +74,7 @@ def status(sent):
 
 
 def test_loopback_is_open_to_its_own_pages_and_to_no_others():
-    guard = Guard(inner, HOSTS, None, secure=False)
+    guard = AccessControl(inner, HOSTS, None, secure=False)
     assert status(ask(guard)) == 200
     assert status(ask(guard, host="[::1]:8265")) == 200
     assert status(ask(guard, origin="http://127.0.0.1:80")) == 200
@@ -90,7 +90,7 @@ def test_loopback_is_open_to_its_own_pages_and_to_no_others():
 
 
 def test_a_token_is_asked_for_once_and_kept_in_a_cookie():
-    guard = Guard(inner, None, TOKEN, secure=True)
+    guard = AccessControl(inner, None, TOKEN, secure=True)
     for query in (b"", b"token=wrong", b"token=s3cret%20", b"token="):
         assert status(ask(guard, query=query)) == 401
     sent = ask(guard, path="//evil.example/", query=b"token=s3cret")
@@ -119,14 +119,14 @@ def test_a_token_is_asked_for_once_and_kept_in_a_cookie():
     ],
 )
 def test_behind_a_proxy_the_cookie_is_for_tls_only_where_the_browser_came_by_it(headers, secure):
-    guard = Guard(inner, None, TOKEN, secure=False, behind_proxy=True)
+    guard = AccessControl(inner, None, TOKEN, secure=False, behind_proxy=True)
     sent = ask(guard, query=b"token=s3cret", **headers)
     cookie = dict(sent[0]["headers"])[b"set-cookie"].decode()
     assert ("Secure" in cookie.split("; ")) == secure
 
 
 def test_no_page_of_another_site_can_show_the_dashboard_in_a_frame():
-    guard = Guard(inner, HOSTS, None, secure=False)
+    guard = AccessControl(inner, HOSTS, None, secure=False)
     navigation = {"sec_fetch_mode": "navigate"}
     for site in ("cross-site", "same-site"):
         for dest in ("iframe", "frame", "object", "embed"):
@@ -145,7 +145,7 @@ def test_no_page_of_another_site_can_show_the_dashboard_in_a_frame():
     "headers", [{"host": "["}, {"host": "[::1"}, {"origin": "http://["}, {"host": "127.0.0.1:x"}]
 )
 def test_a_header_that_is_no_address_is_refused(headers):
-    guard = Guard(inner, HOSTS, None, secure=False)
+    guard = AccessControl(inner, HOSTS, None, secure=False)
     origin = {"origin": "http://127.0.0.1:80"}
     assert status(ask(guard, **{**origin, **headers})) == 403
     assert status(ask(guard, "websocket", **{**origin, **headers})) == "close"
@@ -153,21 +153,21 @@ def test_a_header_that_is_no_address_is_refused(headers):
 
 @pytest.mark.parametrize("others", ['a={"b": "c"}', "a[0]=1", "a=b c; d", "x=\xff", "romul_token"])
 def test_cookies_of_other_programs_do_not_hide_the_token(others):
-    guard = Guard(inner, None, TOKEN, secure=False)
+    guard = AccessControl(inner, None, TOKEN, secure=False)
     assert status(ask(guard, cookie=f"{others}; romul_token={TOKEN}")) == 200
     assert status(ask(guard, cookie=f"{others}; romul_token=other")) == 401
 
 
 @pytest.mark.parametrize("token", ["a;b", 'a"b', "a b", "a,b", "a\\b", "é", "a%3Bb", "="])
 def test_a_token_of_any_characters_is_good_from_its_cookie_on(token):
-    guard = Guard(inner, None, token, secure=False)
+    guard = AccessControl(inner, None, token, secure=False)
     sent = ask(guard, query=f"token={quote(token)}".encode())
     cookie = dict(sent[0]["headers"])[b"set-cookie"].decode("latin-1")
     assert status(ask(guard, cookie=cookie.partition("; ")[0])) == 200
 
 
 def test_a_path_makes_no_headers_and_leads_nowhere_else():
-    guard = Guard(inner, None, TOKEN, secure=False)
+    guard = AccessControl(inner, None, TOKEN, secure=False)
     for path in ("/a\r\nSet-Cookie: x=y", "/\t/evil.example", "/a b", "/é", "/a?b#c"):
         location = dict(ask(guard, path=path, query=b"token=s3cret")[0]["headers"])[b"location"]
         assert location == quote(path).encode()
@@ -175,7 +175,7 @@ def test_a_path_makes_no_headers_and_leads_nowhere_else():
 
 def test_a_host_name_may_be_given_in_any_case():
     hosts = Serving(names=("Here.Example",)).hosts
-    assert status(ask(Guard(inner, hosts, None, secure=False), host="here.example")) == 200
+    assert status(ask(AccessControl(inner, hosts, None, secure=False), host="here.example")) == 200
 
 
 @pytest.mark.parametrize(

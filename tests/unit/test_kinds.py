@@ -9,7 +9,6 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from romul_actors.cli.commands.export import _write
 from romul_actors.core import history
 from romul_actors.core.events import Control
 from romul_actors.core.history import BoundsChanged, ControlIgnored, TrialCreated, TrialFailed
@@ -19,7 +18,7 @@ from romul_actors.core.population import Population
 from romul_actors.dashboard import charts
 from romul_actors.dashboard.feed import Feed
 from romul_actors.observe.explain import explain, in_words
-from romul_actors.observe.export import points
+from romul_actors.observe.export import points, to_csv, to_jsonl, to_parquet
 from romul_actors.observe.failures import by_region
 from romul_actors.observe.html import png
 from romul_actors.observe.plots import plot
@@ -317,9 +316,9 @@ def test_all_that_shows_a_run_shows_it(kind, tmp_path):
         shown = {name for name in point.figures if name.startswith("hyperparameters/")}
         assert shown == {f"hyperparameters/{name}" for name in here}
 
-    for suffix in ("csv", "parquet", "jsonl"):
-        _write(feed.snapshot, tmp_path / f"out.{suffix}")
-    rows = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    for write in (to_csv, to_parquet, to_jsonl):
+        assert write(experiment, run.history, tmp_path / write.__name__) > 0
+    rows = pq.read_table(tmp_path / "to_parquet").to_pylist()
     assert [name for name in rows[0] if name.startswith("h.")] or kind in DEPENDING
     for row, trial in zip(rows, found, strict=True):
         for name, value in space.by_axis(found[trial].hyperparameters).items():

@@ -1,20 +1,15 @@
 """`romul export`: all trials as files, for TensorBoard or for MLflow."""
 
-import csv
-import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from romul_actors.cli.options.shared import Name, SearchUrl
 from romul_actors.cli.output.printing import echo
 from romul_actors.cli.servers.connection import snapshot_of
-from romul_actors.core.history import to_json
-from romul_actors.observe.export import to_mlflow, to_tensorboard
+from romul_actors.observe.export import to_csv, to_jsonl, to_mlflow, to_parquet, to_tensorboard
 from romul_actors.observe.snapshot import Snapshot
-from romul_actors.observe.trial_records import trial_rows
 from romul_actors.store.redis.urls import hide_password
 
 
@@ -55,44 +50,11 @@ def export(
 
 
 def _write(seen: Snapshot, to: Path) -> None:
-    if to.suffix == ".jsonl":
-        to.write_text("".join(json.dumps(to_json(line)) + "\n" for line in seen.history))
-        echo(f"{to}: {len(seen.history)} lines of history")
-        return
-    write = {".csv": _write_csv, ".parquet": _write_parquet}.get(to.suffix)
+    write = {".csv": to_csv, ".parquet": to_parquet, ".jsonl": to_jsonl}.get(to.suffix)
     if write is None:
         raise typer.BadParameter(f"{to}: the file must end in .parquet, .csv or .jsonl")
-    rows = _in_cells(trial_rows(seen.history, seen.experiment.search_space()))
-    write(rows, to)
-    echo(f"{to}: {len(rows)} trials")
-
-
-def _in_cells(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows with the same columns, each of one type: mixed, list and dict values are JSON text."""
-    types: dict[str, set[type]] = {}
-    for row in rows:
-        for key, value in row.items():
-            if key.startswith("h."):
-                types.setdefault(key, set()).add(type(value))
-    texts = {key for key, found in types.items() if len(found) > 1 or found & {list, dict}}
-    columns = dict.fromkeys(key for row in rows for key in row)
-    return [
-        {key: json.dumps(row[key]) if key in texts & set(row) else row.get(key) for key in columns}
-        for row in rows
-    ]
-
-
-def _write_csv(rows: Sequence[Mapping[str, Any]], to: Path) -> None:
-    with to.open("w", newline="", encoding="utf-8") as out:
-        writer = csv.DictWriter(out, rows[0] if rows else ())
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def _write_parquet(rows: Sequence[Mapping[str, Any]], to: Path) -> None:
     try:
-        import pyarrow as pa  # noqa: PLC0415
-        import pyarrow.parquet as pq  # noqa: PLC0415
+        n = write(seen.experiment, seen.history, to)
     except ImportError:
         raise typer.BadParameter("parquet needs pyarrow: pip install 'romul[frames]'") from None
-    pq.write_table(pa.Table.from_pylist(rows), to)
+    echo(f"{to}: {n} {'lines of history' if write is to_jsonl else 'trials'}")

@@ -24,7 +24,7 @@ _UNFRAMED = (
 """Headers that forbid other pages to show this one in a frame, which protects from clickjacking."""
 
 
-class Guard:
+class AccessControl:
     """An ASGI application in front of another one.
 
     Args:
