@@ -5,7 +5,7 @@ clients.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,14 +20,14 @@ from romul_actors.core.optimizers import OPTIMIZERS
 from romul_actors.errors import ExperimentError
 from romul_sim.baselines import PEERS
 from romul_sim.bench import own_suite
+from romul_sim.bench.plots import draw
 from romul_sim.bench.results import Results
 from romul_sim.bench.runs import SUITE, BenchJob, RunLine, canonical, jobs, key, play_all, shard
 from romul_sim.bench.runs import suite as problems_of
-from romul_sim.bench.standings import curve, standings
+from romul_sim.bench.standings import label, standings
 from romul_sim.play import ASYNCHRONOUS, SYNCHRONOUS
 from romul_sim.run_error import RunError
 
-PANELS_A_ROW = 4
 REMINDER = "The half `report` is for reporting: look at it at most twice for each redesign"
 LOG = (
     ", and enter each look in docs/experiments/report-looks.md with its date, its reason and what "
@@ -137,7 +137,10 @@ def bench(
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         (out / "bench.json").write_text(json.dumps(result, indent=1) + "\n")
-        _plots(result, lines, out / "bench.png", console)
+        try:
+            draw(result, lines, out / "bench.png")
+        except ImportError:
+            console.print("bench.png needs: pip install 'romul[dashboard]'", markup=False)
     if as_json:
         echo_json(result)
     else:
@@ -207,10 +210,6 @@ def _played(
         return [results.lines[name] for name in wanted]
 
 
-def _label(row: dict[str, Any]) -> str:
-    return f"{row['optimizer']} (peer, synchronous)" if row["peer"] else str(row["optimizer"])
-
-
 def _runs(row: dict[str, Any]) -> str:
     without = row["without_loss"]
     return f"{row['runs']} ({without} without)" if without else str(row["runs"])
@@ -240,7 +239,7 @@ def _by_problem(result: dict[str, Any]) -> Table:
         low, high = row["quartiles"]
         table.add_row(
             row["problem"],
-            _label(row),
+            label(row),
             _runs(row),
             _number(row["median"]),
             f"{_number(low, 3)} - {_number(high, 3)}",
@@ -261,7 +260,7 @@ def _over_all(result: dict[str, Any]) -> Table:
     for row in result["all"]:
         won, lower = row["first_wins"], row["first_ranks_lower"]
         table.add_row(
-            _label(row),
+            label(row),
             f"{row['mean_rank']:.2f}",
             _won(won),
             _interval(row["other_problems"]),
@@ -278,56 +277,3 @@ def _surely(row: dict[str, Any]) -> str:
     if not row["enough_runs"]:
         return "too few runs"
     return "yes" if row["first_wins"]["surely"] else "no"
-
-
-def _plots(result: dict[str, Any], lines: Sequence[RunLine], file: Path, console: Console) -> None:
-    try:
-        from matplotlib.figure import Figure  # noqa: PLC0415
-    except ImportError:
-        console.print(f"{file.name} needs: pip install 'romul[dashboard]'", markup=False)
-        return
-    problems = list(dict.fromkeys(row["problem"] for row in result["problems"]))
-    colours = {row["optimizer"]: f"C{n}" for n, row in enumerate(result["all"])}
-    n_rows = 1 + -(-len(problems) // PANELS_A_ROW)
-    figure = Figure(figsize=(12, 2 + 0.1 * len(problems) * len(colours) + 2.2 * n_rows))
-    figure.set_layout_engine("constrained")
-    top, below = figure.subfigures(2, 1, squeeze=False, height_ratios=[1, n_rows - 0.5]).ravel()
-    _draw_pairs(top.subplots(), result, problems, colours)
-    panels = below.subplots(n_rows - 1, PANELS_A_ROW, squeeze=False).ravel()
-    for axes, problem in zip(panels, problems, strict=False):
-        for name, colour in colours.items():
-            its = [
-                line for line in lines if (line["problem"], line["optimizer"]) == (problem, name)
-            ]
-            steps = range(1, 1 + len(its[0]["curve"]))
-            axes.plot(steps, curve(its), label=name, color=colour, lw=1)
-        axes.set_title(problem, fontsize=9)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-    below.suptitle("lowest validation loss so far by step, median", fontsize=9)
-    panels[0].legend(fontsize=7)
-    for axes in panels[len(problems) :]:
-        axes.set_axis_off()
-    figure.savefig(file, dpi=90)
-
-
-def _draw_pairs(
-    axes: Any, result: dict[str, Any], problems: Sequence[str], colours: Mapping[str, str]
-) -> None:
-    """Pairs won by problem, with intervals, and over all problems."""
-    rivals = [row for row in result["all"] if row["first_wins"] is not None]
-    for place, rival in enumerate(rivals):
-        rows = [r for r in result["problems"] if r["optimizer"] == rival["optimizer"]]
-        shares = [*(row["first_wins"] for row in rows), rival["first_wins"]]
-        y = [i + 0.18 * (place - (len(rivals) - 1) / 2) for i in range(len(shares))]
-        x = [share["share"] for share in shares]
-        below = [max(0.0, share["share"] - share["low"]) for share in shares]
-        above = [max(0.0, share["high"] - share["share"]) for share in shares]
-        colour, label = colours[rival["optimizer"]], f"against {_label(rival)}"
-        axes.errorbar(x, y, xerr=[below, above], fmt="o", ms=4, color=colour, label=label)
-    axes.axvline(0.5, color="k", lw=0.7)
-    axes.set_yticks(range(len(problems) + 1), [*problems, "all"])
-    axes.invert_yaxis()
-    axes.set_xlim(-0.02, 1.02)
-    axes.set_title(f"pairs of runs that {result['first']} wins, 95 % intervals", fontsize=9)
-    if rivals:
-        axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0))

@@ -101,6 +101,11 @@ def _row(optimizer: str, lines: Sequence[RunLine]) -> dict[str, Any]:
     }
 
 
+def label(row: Mapping[str, Any]) -> str:
+    """The optimizer of a row, in words."""
+    return f"{row['optimizer']} (peer, synchronous)" if row["peer"] else str(row["optimizer"])
+
+
 def curve(lines: Sequence[RunLine]) -> list[float]:
     """Median over runs of the lowest validation loss up to each step; infinity if there is none."""
     so_far = [np.minimum.accumulate([_loss(loss) for loss in line["curve"]]) for line in lines]
