@@ -8,9 +8,9 @@ installed, Ray Tune's PBT does the same with 8 members. The two systems alternat
 load on the machine affects both. Prints one JSON line with medians of the rounds.
 
 Both systems have the same number of members, of warm-up steps, and of counted steps. The counted
-time is from the last warm-up result to the last result. Start-up is measured separately, from
-before the start of the server (for Ray: `ray.init`) to the first result; imports of this program
-are not counted.
+time is from the last warm-up result to the last result, as they arrive at ROMUL's server or at
+Ray's driver. Start-up is measured separately, from before the start of the server (for Ray:
+`ray.init`) to the first result; imports of this program are not counted.
 
 Both keep the checkpoint of each trial on the same disk. ROMUL's is the empty file and a manifest
 with its hash, both flushed to the disk and renamed; Ray's is the empty file, not flushed. Both
@@ -35,10 +35,12 @@ from statistics import median
 from typing import Any
 
 from romul_actors.client import Client
+from romul_actors.core.history import TrialReported
 from romul_actors.core.optimizers.romul import MIN_POOL
 from romul_actors.launch.crew import crew
 from romul_actors.local.processes import running
 from romul_actors.local.redis_server import embedded_server
+from romul_actors.observe.stored_history import read_history
 from romul_actors.protocol.experiment import Experiment, FloatSpec
 from romul_actors.store.redis import RedisStore
 
@@ -87,21 +89,26 @@ async def romul(workers: int, steps: int) -> Measured:
             async with running(crew(url, folder, workers, [], [])):
                 await reported(store, 1)
                 first = time.perf_counter()
-                before = await reported(store, WARM_UP * workers)
-                warm = time.perf_counter()
-                after = await reported(store, (WARM_UP + steps) * workers)
-                ended = time.perf_counter()
+                await reported(store, (WARM_UP + steps) * workers)
+                lines = await read_history(store, "bench")
             await store.close()
-    return Measured(served - began, first - served, (after - before) / (ended - warm))
+    # The server stamps each report when it arrives.
+    ended = [line.at_ms / 1000 for line in lines if isinstance(line, TrialReported)]
+    return Measured(served - began, first - served, rate(ended, WARM_UP * workers))
 
 
-async def reported(store: RedisStore, at_least: int) -> int:
-    """Wait until `at_least` trials have been reported, and return their number."""
+async def reported(store: RedisStore, at_least: int) -> None:
+    """Wait until `at_least` trials have been reported."""
     while True:
-        found = await store.reported("bench")
-        if found >= at_least:
-            return found
+        if await store.reported("bench") >= at_least:
+            return
         await asyncio.sleep(0.01)
+
+
+def rate(ended: Sequence[float], warm_up: int) -> float:
+    """Results per second after the first `warm_up` ones, from the time of each result."""
+    counted = ended[warm_up - 1 :]
+    return (len(counted) - 1) / (counted[-1] - counted[0])
 
 
 def ray_tune(members: int, steps: int) -> Measured:
@@ -128,9 +135,7 @@ def ray_tune(members: int, steps: int) -> Measured:
             ray.shutdown()
     # A member that continues another's checkpoint also takes over its count of steps, so the total
     # may be more or less than requested.
-    counted = ended[WARM_UP * members - 1 :]
-    rate = (len(counted) - 1) / (counted[-1] - counted[0])
-    return Measured(served - began, ended[0] - served, rate)
+    return Measured(served - began, ended[0] - served, rate(ended, WARM_UP * members))
 
 
 def _tuner(members: int, steps: int, folder: Path, clock: Any) -> Any:
