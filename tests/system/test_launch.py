@@ -291,6 +291,7 @@ def test_workers_end_when_the_command_that_launched_them_is_killed(system, sshd)
     assert system.leases() == {}
 
 
+@pytest.mark.skipif(shutil.which("ssh") is None, reason="no ssh here")
 def test_a_host_that_is_not_one_is_refused(system):
     wrong = system.call("launch", "--on=ssh", "--host=-oProxyCommand=touch /tmp/x", *OURS)
     assert wrong.returncode == 1

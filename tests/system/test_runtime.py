@@ -57,7 +57,8 @@ def probed(process, path):
         with urllib.request.urlopen(f"{found[1]}/{path}", timeout=10) as answer:
             return answer.status
     except urllib.error.HTTPError as error:
-        return error.code
+        with error:
+            return error.code
 
 
 def test_actor_and_worker_wait_for_a_server_that_is_not_there_yet(background, tmp_path):

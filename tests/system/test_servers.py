@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import ssl
+import sys
 import subprocess
 import time
 from pathlib import Path
@@ -444,29 +445,42 @@ async def test_a_cluster_that_cannot_be_entered_is_an_error_in_words(
     await store.close()
 
 
-def certificates(folder):
-    """A test's certificate authority, and a server's certificate: (ca, cert, key)."""
+def certificates(folder, *, names_issuer=True):
+    """A test's certificate authority, and a server's certificate: (ca, cert, key).
+
+    Python 3.13 and later refuse a certificate that does not name its issuer's key.
+    """
     now = dt.datetime.now(dt.UTC)
 
     def make(name, issuer=None, issuer_key=None):
         key = ec.generate_private_key(ec.SECP256R1())
+        ours = key.public_key()
+        theirs = ours if issuer_key is None else issuer_key.public_key()
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         alternative = x509.SubjectAlternativeName(
             [x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
         )
         is_ca = issuer is None
+        others = "content_commitment key_encipherment data_encipherment key_agreement"
+        usage = dict.fromkeys(f"{others} encipher_only decipher_only".split(), False)
+        usage |= {"digital_signature": True, "key_cert_sign": is_ca, "crl_sign": is_ca}
         certificate = (
             x509.CertificateBuilder()
             .subject_name(subject)
             .issuer_name(issuer or subject)
-            .public_key(key.public_key())
+            .public_key(ours)
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - dt.timedelta(days=1))
             .not_valid_after(now + dt.timedelta(days=1))
             .add_extension(alternative, critical=False)
             .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
-            .sign(issuer_key or key, hashes.SHA256())
+            .add_extension(x509.KeyUsage(**usage), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(ours), critical=False)
         )
+        if names_issuer:
+            named = x509.AuthorityKeyIdentifier.from_issuer_public_key(theirs)
+            certificate = certificate.add_extension(named, critical=False)
+        certificate = certificate.sign(issuer_key or key, hashes.SHA256())
         (folder / f"{name}.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         (folder / f"{name}.key").write_bytes(
             key.private_bytes(
@@ -482,9 +496,10 @@ def certificates(folder):
     return folder / "ca.pem", folder / "server.pem", folder / "server.key"
 
 
-async def test_a_server_behind_tls_is_trusted_by_an_authority_of_ones_own(system, tmp_path):
-    ca, cert, key = certificates(tmp_path)
-    server = urlsplit(system.url)
+@contextlib.asynccontextmanager
+async def behind_tls(url, cert, key):
+    """A server with TLS in front of the one of `url`: its port."""
+    server = urlsplit(url)
 
     async def forward(reader, writer):
         with contextlib.closing(writer), contextlib.suppress(ConnectionError):
@@ -500,23 +515,26 @@ async def test_a_server_behind_tls_is_trusted_by_an_authority_of_ones_own(system
     context.load_cert_chain(cert, key)
     async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context) as proxy:
         port = proxy.sockets[0].getsockname()[1]
-        place = system.url.replace(f":{server.port}", f":{port}")
+        yield url.replace(f":{server.port}", f":{port}")
+
+
+async def status(system, url, **environment):
+    called = await asyncio.to_thread(system.call, "status", "--json", "--redis", url, **environment)
+    return called.returncode, called.stdout, " ".join(called.stderr.split())
+
+
+async def test_a_server_behind_tls_is_trusted_by_an_authority_of_ones_own(system, tmp_path):
+    ca, cert, key = certificates(tmp_path)
+    async with behind_tls(system.url, cert, key) as place:
         secured = place.replace("redis://", "rediss://")
-
-        async def status(url, **environment):
-            called = await asyncio.to_thread(
-                system.call, "status", "--json", "--redis", url, **environment
-            )
-            return called.returncode, called.stdout, " ".join(called.stderr.split())
-
-        assert (await status(secured, SSL_CERT_FILE=str(ca)))[:2] == (0, "[]\n")
-        code, _, said = await status(secured)
+        assert (await status(system, secured, SSL_CERT_FILE=str(ca)))[:2] == (0, "[]\n")
+        code, _, said = await status(system, secured)
         assert (code, "SSL_CERT_FILE to" in said) == (3, True), said
         assert "the server has a certificate that is not trusted here" in said
-        code, _, said = await status(secured, SSL_CERT_FILE=str(tmp_path / "none.pem"))
+        code, _, said = await status(system, secured, SSL_CERT_FILE=str(tmp_path / "none.pem"))
         assert (code, "none.pem, but no file is there" in said) == (3, True), said
         named = secured.replace("127.0.0.1", "localhost")
-        code, _, said = await status(named, SSL_CERT_FILE=str(ca))
+        code, _, said = await status(system, named, SSL_CERT_FILE=str(ca))
         assert (code, "a name that the server's certificate is for" in said) == (3, True), said
         # Waiting would not help.
         ended = await asyncio.to_thread(system.call, "worker", "--redis", secured)
@@ -525,8 +543,18 @@ async def test_a_server_behind_tls_is_trusted_by_an_authority_of_ones_own(system
         with pytest.raises(StoreUnavailableError, match="a certificate that is not trusted here"):
             await store.tick("e", b"tick", 1000)
         await store.close()
-        code, _, said = await status(place)
+        code, _, said = await status(system, place)
         assert (code, "does it require TLS?" in said) == (3, True), said
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="this Python accepts it")
+async def test_a_certificate_that_only_newer_pythons_refuse(system, tmp_path):
+    ca, cert, key = certificates(tmp_path, names_issuer=False)
+    async with behind_tls(system.url, cert, key) as place:
+        secured = place.replace("redis://", "rediss://")
+        code, _, said = await status(system, secured, SSL_CERT_FILE=str(ca))
+        assert (code, "Missing Authority Key Identifier" in said) == (3, True), said
+        assert "make it anew: Python 3.13 and later" in said
 
 
 @pytest.mark.skipif(not shutil.which("mosquitto"), reason="no mosquitto here")

@@ -43,7 +43,8 @@ def test_the_packages_are_those_that_are_imported_whatever_their_number(tmp_path
         info = tmp_path / f"{name}-1.0.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-        (info / "top_level.txt").write_text(name)
+    # As from pip, with a list of its modules; the other one as from a Linux distribution, without.
+    (tmp_path / "one-1.0.dist-info/top_level.txt").write_text("one")
     program = (
         "import sys\n"
         "from romul_workers.child.provenance import provenance\n"

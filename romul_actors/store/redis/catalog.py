@@ -31,6 +31,8 @@ MIN_VERSION = (6, 2)
 """XAUTOCLAIM and XPENDING ... IDLE require Redis 6.2."""
 _TLS = re.compile("CERTIFICATE_VERIFY_FAILED|WRONG_VERSION_NUMBER")
 """Permanent TLS errors. Others may come from a server that is shutting down."""
+_INCOMPLETE = re.compile(r"(?i)missing \w+ key|key usage|basic constraints|not marked critical")
+"""Errors of certificates that only OpenSSL's strict mode refuses: Python's default since 3.13."""
 
 
 def _remedy(place: str, error: Exception) -> str:
@@ -48,6 +50,8 @@ def _remedy_of_certificate(error: str) -> str:
     """Advice for the case that the server's certificate is refused."""
     if "certificate is not valid for" in error:
         return "the host in the URL must be a name that the server's certificate is for"
+    if _INCOMPLETE.search(error):
+        return "make it anew: Python 3.13 and later require all that RFC 5280 does of a certificate"
     if "has expired" in error or "not yet valid" in error:
         return "renew the server's certificate, or set the clock of this machine"
     file = os.environ.get("SSL_CERT_FILE")

@@ -78,8 +78,9 @@ def _packages(imported: frozenset[str]) -> str:
         imported: names of the imported modules. They rarely change from trial to trial, so one
             cached result is enough.
     """
-    modules = {name.partition(".")[0] for name in imported}
-    packages = {name for module in modules for name in _distributions().get(module, ())}
+    modules = {name.partition(".")[0] for name in imported} - sys.stdlib_module_names
+    # Packages of a Linux distribution do not list their modules; many are named like them.
+    packages = {name for module in modules for name in _distributions().get(module, (module,))}
     versions = []
     for name in sorted(packages, key=str.lower):
         with contextlib.suppress(PackageNotFoundError):

@@ -15,6 +15,7 @@ import pickle
 import shutil
 import tarfile
 import tempfile
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -313,6 +314,9 @@ def _download(layout: Layout, folder: Path) -> Path:
         ):
             shutil.copyfileobj(answer, file, CHUNK)
     except (OSError, ValueError) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            # The error object keeps the connection open.
+            error.close()
         raise DataError(
             f"{layout.url}: cannot be downloaded: {error}. Without a network, copy {layout.archive}"
             f" or {layout.folder}/ to this machine and let {VARIABLE} name the folder that holds it"
