@@ -10,8 +10,8 @@ import shutil
 import signal
 import socket
 import ssl
-import sys
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
