@@ -130,6 +130,18 @@ def test_a_name_that_the_users_pattern_excludes_is_named_with_the_remedy(guarded
         assert "`romul acl --experiment PATTERN`" in said
 
 
+def test_who_may_not_create_a_search_leaves_none_behind(guarded, fleet):
+    fleet.submit(name="team-b")
+    fleet.client.flushall()
+    file = str(fleet.folder / "team-b.py")
+    for role in ("worker", "reader", "actor"):
+        refused = fleet.call("submit", file, f"--redis={guarded[role]}")
+        assert (refused.returncode, "ermission" in refused.stderr) == (3, True), refused.stderr
+        assert fleet.client.keys("romul:*") == []
+    created = fleet.call("submit", file)
+    assert created.returncode == 0, created.stderr
+
+
 def test_a_password_may_come_from_a_file(guarded, fleet, monkeypatch):
     fleet.submit(name="team-c")
     url = guarded["reader"]

@@ -11,10 +11,11 @@ for i = 1, 3 do
     return KEYS[i]
   end
 end
+-- The queues first: a user that may not create them leaves nothing behind.
+redis.call('XGROUP', 'CREATE', KEYS[2], 'actors', '0', 'MKSTREAM')
+redis.call('XGROUP', 'CREATE', KEYS[3], 'workers', '0', 'MKSTREAM')
 local now = redis.call('TIME')
 redis.call('HSET', KEYS[1], 'status', 'submitted', 'created_by', ARGV[3], 'spec', ARGV[1],
   'epoch', now[1] .. '-' .. now[2], 'version', 0, 'nonce', '', 'slots', 0)
-redis.call('XGROUP', 'CREATE', KEYS[2], 'actors', '0', 'MKSTREAM')
-redis.call('XGROUP', 'CREATE', KEYS[3], 'workers', '0', 'MKSTREAM')
 redis.call('XADD', KEYS[2], '*', 'm', ARGV[2])
 return 1
