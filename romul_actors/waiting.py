@@ -1,11 +1,15 @@
-"""Waiting, pauses between attempts, and cancellation, even if a library swallows it."""
+"""Waiting, pauses between attempts and their log, and cancellation that a library swallows."""
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
 A = TypeVar("A")
+
+REMIND_S = 60.0
+"""How often a process logs that something still fails."""
 
 
 def run(main: Coroutine[Any, Any, A]) -> A:
@@ -111,3 +115,38 @@ async def pause(seconds: float, stop: asyncio.Event) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await stop.wait()
+
+
+class RetryLog:
+    """Logs why something fails that is tried again and again, and when it works again.
+
+    The first failure is logged at once, the following ones once in `REMIND_S`: with a line for each
+    attempt, an outage of a night would write some ten thousand lines in each process.
+
+    Args:
+        log: where to log.
+        level: level of the failures.
+    """
+
+    def __init__(self, log: logging.Logger, level: int = logging.WARNING) -> None:
+        self._log = log
+        self._level = level
+        self._began_s: float | None = None
+        self._logged_s = 0.0
+
+    def failed(self, text: str) -> None:
+        """Log `text`, unless a failure was logged in the last `REMIND_S`."""
+        now_s = asyncio.get_running_loop().time()
+        if self._began_s is None:
+            self._began_s = now_s
+        elif now_s - self._logged_s < REMIND_S:
+            return
+        self._logged_s = now_s
+        self._log.log(self._level, "%s", text)
+
+    def worked(self) -> None:
+        """Log that it works again, if it failed before."""
+        if self._began_s is not None:
+            failed_s = asyncio.get_running_loop().time() - self._began_s
+            self._log.info("works again after %.0f s", failed_s)
+            self._began_s = None

@@ -43,7 +43,7 @@ from romul_actors.errors import (
 from romul_actors.protocol.messages import encode, request_of
 from romul_actors.protocol.statuses import OVER
 from romul_actors.store import ActorStore, Entry, serves
-from romul_actors.waiting import pause
+from romul_actors.waiting import RetryLog, pause
 
 log = logging.getLogger("romul.actor")
 
@@ -86,17 +86,18 @@ class Actor:
         self._searches: defaultdict[str, Search] = defaultdict(Search)
         self._upkept_s = -inf
         self._silence = Silence()
+        self._retries = RetryLog(log)
         self._on_commit = on_commit
-        self._commits = 0
-        self.decisions = self.outrun = 0
+        self._commits = self.decisions = self.outrun = 0
 
     async def run(self, stop: asyncio.Event) -> None:
         """Decide until `stop` is set. The current batch is still committed."""
         while not stop.is_set():
             try:
                 await self.turn()
+                self._retries.worked()
             except StoreError as error:
-                log.warning("%s; trying again", error)
+                self._retries.failed(f"{error}; trying again")
                 for search in self._searches.values():
                     search.cached = None
                 self._silence.note()
@@ -366,8 +367,7 @@ class Actor:
         ages = await self._store.ages(name)
         for worker in [worker for worker, age_ms in ages.items() if age_ms > FORGET_MS]:
             await self._store.present([name], worker, {})
-        alive = sum([age_ms < 1000 * lease_s for age_ms in ages.values()])
-        tick = encode(Tick(workers=alive))
+        tick = encode(Tick(workers=sum([age_ms < 1000 * lease_s for age_ms in ages.values()])))
         await self._silence.timed(self._store.tick(name, tick, int(1000 * every_s)))
         search.ticked_s = now_s
 

@@ -20,7 +20,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from romul_actors.errors import StoreError
 from romul_actors.mqtt.broker import Broker, Message
-from romul_actors.waiting import cancel, longer, reraise_cancellation
+from romul_actors.waiting import RetryLog, cancel, longer, reraise_cancellation
 
 log = logging.getLogger("romul.presence")
 
@@ -32,6 +32,8 @@ RETRY_S = (0.2, 5.0)
 """First and longest pause before the next attempt to connect."""
 NO_ACCESS = (134, 135, 138)
 """Reason codes of MQTT 5 for denied access; the client translates those of MQTT 3.1.1."""
+UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"
+"""Part of the text of an error of TLS: this program does not trust the broker's certificate."""
 
 
 def protocols(broker: Broker) -> list[ProtocolVersion]:
@@ -76,6 +78,7 @@ class MqttConnection:
         self._since: float | None = None
         self._protocols = protocols(broker)
         self._refused = False
+        self._retries = RetryLog(log, logging.INFO)
 
     def send(self, message: Message) -> None:
         """Queue a message, which is published as soon as there is a connection."""
@@ -99,12 +102,13 @@ class MqttConnection:
             await asyncio.sleep(pause_s)
 
     def _log_failure(self, error: Exception) -> None:
-        """Log why there is no connection; denied access as a warning, once until reconnected."""
-        level = logging.INFO
+        """Log why there is no connection; a refusal as a warning, once until reconnected."""
+        text = f"broker {self._broker.host}:{self._broker.port}: {error}"
         if isinstance(error, StoreError) or _is_refusal(error):
-            level = logging.DEBUG if self._refused else logging.WARNING
+            log.log(logging.DEBUG if self._refused else logging.WARNING, "%s", text)
             self._refused = True
-        log.log(level, "broker %s:%d: %s", self._broker.host, self._broker.port, error)
+        else:
+            self._retries.failed(text)
 
     async def _serve_once(self, farewell: Message | None) -> None:
         """Open one connection and serve it until it breaks or the task is cancelled."""
@@ -138,6 +142,7 @@ class MqttConnection:
             await publish_on(client, self._greeting())
         self._since = asyncio.get_running_loop().time()
         self._refused = False
+        self._retries.worked()
         self._on_change(True)  # noqa: FBT003
         # No TaskGroup: on Python 3.11 it loses a cancellation if one of its tasks fails at the same
         # time, as happens when the broker ends together with this process.
@@ -216,8 +221,8 @@ class MqttConnection:
 
 
 def _is_refusal(error: Exception) -> bool:
-    """Whether the broker denies access, which the other version of MQTT would not change."""
-    return (
+    """Whether broker or client refuses, which the other version of MQTT would not change."""
+    return UNTRUSTED in str(error) or (
         isinstance(error, MqttCodeError)
         and isinstance(error.rc, ReasonCode)
         and error.rc.value in NO_ACCESS

@@ -10,6 +10,7 @@ import aiomqtt
 import fsspec
 
 from romul_actors.errors import (
+    AccessError,
     ExperimentError,
     RomulError,
     StoredDataError,
@@ -17,6 +18,7 @@ from romul_actors.errors import (
     StoreUnavailableError,
 )
 from romul_actors.mqtt.broker import Broker, Message
+from romul_actors.mqtt.connection import UNTRUSTED
 from romul_actors.mqtt.topics import publish
 from romul_actors.observe.alarms import Finding, alarms
 from romul_actors.observe.snapshot import snapshot
@@ -124,6 +126,9 @@ async def _experiment(store: RedisStore, name: str) -> list[Finding]:
         return [Finding("fault", error.what, error.remedy)]
     except StoreUnavailableError:
         raise
+    except AccessError as error:
+        remedy = "give --redis a user that may read it, such as `romul acl`'s reader"
+        return [Finding("fault", f"{name}: {error}", remedy)]
     except StoreError as error:
         return [Finding("fault", f"{name}: {error}", "compare its keys with docs/redis.md")]
     findings = [replace(one, what=f"{name}: {one.what}") for one in alarms(found, holders)]
@@ -163,5 +168,8 @@ async def _broker(broker: Broker | None) -> list[Finding]:
     try:
         await publish(broker, Message("romul/doctor", {"at": time.time()}))
     except (aiomqtt.MqttError, OSError, RomulError) as error:
-        return [Finding("fault", f"the broker at {where}: {error}", "start it, or correct --mqtt")]
+        remedy = "start it, or correct --mqtt"
+        if UNTRUSTED in str(error):
+            remedy = "renew its certificate, or give the authority's with --mqtt-ca"
+        return [Finding("fault", f"the broker at {where}: {error}", remedy)]
     return [Finding("ok", f"the broker at {where} answers")]

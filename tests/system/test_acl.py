@@ -116,6 +116,8 @@ def test_the_status_of_a_server_that_refuses_to_be_read_is_an_error(guarded, fle
     assert (refused.returncode, refused.stdout) == (3, "")
     assert "the server refuses" in refused.stderr
     assert "Traceback" not in refused.stderr
+    examined = fleet.call("doctor", f"--redis={guarded['worker']}")
+    assert (examined.returncode, "`romul acl`'s reader" in examined.stdout) == (1, True)
 
 
 def test_a_name_that_the_users_pattern_excludes_is_named_with_the_remedy(guarded, fleet):

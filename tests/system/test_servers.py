@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import datetime as dt
+import gc
 import ipaddress
 import json
 import os
@@ -28,7 +29,11 @@ from romul_actors.errors import StoreError, StoreUnavailableError
 from romul_actors.local import redis_server
 from romul_actors.local.processes import free_port
 from romul_actors.local.redis_server import check_idle, embedded_server, find_server, server_of
+from romul_actors.mqtt import connection
+from romul_actors.mqtt.broker import Broker
+from romul_actors.observe.doctor import examine
 from romul_actors.store.redis import RedisStore, urls
+from romul_actors.waiting import cancel
 from tests.conftest import answers, romul, wait_for
 from tests.system.conftest import System
 from tests.trials import declare
@@ -633,3 +638,37 @@ def test_a_server_whose_parent_was_killed_is_waited_for(tmp_path):
             return holder.poll()
 
     assert asyncio.run(main()) == 0
+
+
+# The client of MQTT leaves the socket of a failed handshake to the garbage collector.
+@pytest.mark.filterwarnings("ignore:unclosed <ssl.SSLSocket:ResourceWarning")
+async def test_a_brokers_certificate_that_is_not_trusted_is_one_warning_and_named_with_its_remedy(
+    system, tmp_path, caplog, monkeypatch
+):
+    monkeypatch.setattr(connection, "RETRY_S", (0.01, 0.01))
+    caplog.set_level("DEBUG", "romul.presence")
+    _, cert, key = certificates(tmp_path)
+
+    async def serve(_, writer):
+        writer.close()
+
+    async def ignore(_):
+        return None
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context) as server:
+        port = server.sockets[0].getsockname()[1]
+        broker = Broker.parse(f"mqtts://127.0.0.1:{port}")
+        link = connection.MqttConnection(broker, "w", [], ignore)
+        running = asyncio.create_task(link.run())
+        async with asyncio.timeout(30):
+            while len(caplog.records) < 4:
+                await asyncio.sleep(0.01)
+        await cancel(running)
+        findings = await examine(system.url, broker)
+    gc.collect()
+    levels = [record.levelname for record in caplog.records]
+    assert levels == ["WARNING"] + ["DEBUG"] * (len(levels) - 1)
+    assert "CERTIFICATE_VERIFY_FAILED" in caplog.records[0].getMessage()
+    assert (findings[-1].level, "--mqtt-ca" in findings[-1].remedy) == ("fault", True)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from itertools import pairwise
 
 import pytest
@@ -11,7 +12,7 @@ from romul_actors.errors import StoreError
 from romul_actors.mqtt.broker import Broker
 from romul_actors.mqtt.connection import RETRY_S, MqttConnection
 from romul_actors.store.redis import RedisStore
-from romul_actors.waiting import Wakeup, cancel, longer, reraise_cancellation
+from romul_actors.waiting import RetryLog, Wakeup, cancel, longer, reraise_cancellation
 from romul_sim.cluster.virtual_time import run
 
 
@@ -162,3 +163,26 @@ def test_pauses_double_from_the_first_to_the_longest():
         pauses.append(longer(pauses[-1], (2.0, 60.0)))
     assert pauses == [0.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0]
     assert longer(pauses[-1], (2.0, 60.0)) == 60.0
+
+
+def test_what_fails_again_and_again_is_logged_once_a_minute_and_its_end(caplog):
+    async def an_outage_of_an_hour():
+        retries = RetryLog(logging.getLogger("romul.actor"))
+        retries.worked()
+        for _ in range(3600):
+            retries.failed("the server does not answer; trying again")
+            await asyncio.sleep(1)
+        retries.worked()
+        retries.worked()
+        retries.failed("another outage")
+
+    caplog.set_level("INFO", "romul.actor")
+    run(an_outage_of_an_hour())
+    again, *_, end, other = caplog.messages
+    assert caplog.messages.count(again) == 60
+    assert (len(caplog.messages), again, end, other) == (
+        62,
+        "the server does not answer; trying again",
+        "works again after 3600 s",
+        "another outage",
+    )

@@ -18,7 +18,7 @@ from romul_actors.cli.servers.connection import connected
 from romul_actors.errors import StoreUnavailableError, TlsError
 from romul_actors.observe.health import Health
 from romul_actors.store import Store
-from romul_actors.waiting import cancel, longer
+from romul_actors.waiting import REMIND_S, cancel, longer
 
 log = logging.getLogger("romul")
 
@@ -28,8 +28,6 @@ minutes after which Kubernetes resets its back-off. A mistyped address holds the
 no longer than this."""
 RETRY_S = (1.0, 10.0)
 """First and longest pause between attempts to reach the server."""
-REMIND_S = 60.0
-"""How often a process logs that it still waits."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from romul_actors.core.events import ReleaseReason, TrialMessage
 from romul_actors.errors import StoreError
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.store import Lease, WorkerStore
-from romul_actors.waiting import Wakeup, cancel
+from romul_actors.waiting import RetryLog, Wakeup, cancel
 from romul_workers.trainer import Ending, Trainer
 from romul_workers.worker.shutdown import Shutdown
 
@@ -75,6 +75,7 @@ class Attempt:
         self._quick = False
         self._draining = False
         self._stores_at = 0.0
+        self._beats = RetryLog(log)
         self._woken = Wakeup()
         """Set when the state has changed and `_supervise` must look at it at once."""
 
@@ -185,8 +186,9 @@ class Attempt:
             )
         except StoreError as error:
             # The trial goes on: the store may be back before the lease ends.
-            log.warning("no heartbeat: %s", error)
+            self._beats.failed(f"no heartbeat: {error}")
             return None
+        self._beats.worked()
         if beat.status in ("", "stopped", "finished"):
             return "stopped"
         if not beat.kept:

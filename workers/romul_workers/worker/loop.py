@@ -27,6 +27,7 @@ from romul_actors.errors import (
 from romul_actors.protocol.messages import decode_trial, is_spoken
 from romul_actors.protocol.trial_fit import check_fit
 from romul_actors.store import REFUSES, Lease, WorkerStore
+from romul_actors.waiting import RetryLog
 from romul_workers.defaults import GARBAGE_MS, PACE_S, SHIPPED_TASKS
 from romul_workers.trainer import Success, Trainer
 from romul_workers.worker.admission import Admission
@@ -113,8 +114,8 @@ class Worker:
         """When all refusals were last shown, and which refusals there were last."""
         self._attempts: list[Attempt] = []
         self._room_at = float("-inf")
-        self._without_room = False
-        self._quick = False
+        self._without_room = self._quick = False
+        self._retries = RetryLog(log)
         self.trials = 0
 
     @property
@@ -177,11 +178,12 @@ class Worker:
         while self._overlap.busy or self._may_begin():
             try:
                 await self._take_one()
+                self._retries.worked()
             except (StoreError, ExperimentError) as error:
                 if not isinstance(error, StoreUnavailableError):
                     # The offer for the checkpoint in memory may be what the store fails on.
                     self._affinity.leased()
-                log.warning("%s; trying again", error)
+                self._retries.failed(f"{error}; trying again")
                 await self._shutdown.pause(BACKOFF_S)
 
     async def _stop_with(self, stop: asyncio.Event) -> None:

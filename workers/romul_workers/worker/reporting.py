@@ -21,6 +21,7 @@ from romul_actors.errors import (
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.messages import encode
 from romul_actors.store import Hold, Lease, Output, WorkerStore
+from romul_actors.waiting import RetryLog
 from romul_workers.child.figures import LeftOut, in_words
 from romul_workers.trainer import Ending, Failure, NoRoom, Outage, Stopped, Success, Trainer
 from romul_workers.worker.attempt import Attempt
@@ -193,6 +194,7 @@ class Reporter:
         report, body = message.report, message.body
         token = f"{report.trial}#{report.attempt} {report.type} by {self._worker}"
         give_up: float | None = None
+        retries = RetryLog(log)
         unsure = False
         while True:
             try:
@@ -205,13 +207,14 @@ class Reporter:
                     if now >= give_up:
                         log.warning("trial %s could not be reported: %s", report.trial, error)
                         return None
-                log.warning("no report: %s; trying again", error)
+                retries.failed(f"no report: {error}; trying again")
                 await asyncio.sleep(BACKOFF_S)
                 continue
             except StoreError as error:
                 # Only this experiment is affected, so the worker goes on with the others.
                 log.error("trial %s could not be reported: %s", report.trial, error)  # noqa: TRY400
                 return None
+            retries.worked()
             # The store remembers only the last end of a slot's lease. After a lost answer, "no" may
             # mean that the report arrived then, and that the slot has gone on since.
             return None if unsure and not accepted else accepted
