@@ -15,15 +15,18 @@ from redis.exceptions import AuthenticationError, ResponseError
 
 import romul as python
 from romul_actors.core.events import Result
-from romul_actors.errors import AclError
+from romul_actors.errors import AccessError, AclError
 from romul_actors.local.processes import free_port
 from romul_actors.local.redis_server import find_server
 from romul_actors.mqtt import connection
 from romul_actors.mqtt.acl import password_line
 from romul_actors.mqtt.broker import Broker
+from romul_actors.observe.snapshot import snapshot
 from romul_actors.protocol.messages import encode
+from romul_actors.store import Commit
 from romul_actors.store.acl import user
 from romul_actors.store.keys import key
+from romul_actors.store.redis import RedisStore
 from tests.conftest import listens, romul, wait_for
 from tests.system.conftest import System
 
@@ -142,6 +145,44 @@ def test_who_may_not_create_a_search_leaves_none_behind(guarded, fleet):
         assert fleet.client.keys("romul:*") == []
     created = fleet.call("submit", file)
     assert created.returncode == 0, created.stderr
+
+
+async def test_a_right_that_a_user_lacks_is_named_and_is_not_taken_for_a_damaged_key(
+    guarded, fleet
+):
+    fleet.submit(name="team-a")
+    everything = ("on", "nopass", "~*", "+@all")
+    for lacks in ("hlen", "hgetall", "hmget"):
+        fleet.client.execute_command("ACL", "SETUSER", lacks, *everything, f"-{lacks}")
+    at = guarded["root"].partition("@")[2]
+    actor = RedisStore(f"redis://hlen:x@{at}")
+    [entry] = await actor.read(["team-a"], "a", 10, 0)
+    version = (await actor.load("team-a")).version
+    commit = Commit(version, [entry.id], {"slots": "1"}, {0: {"status": "queued"}})
+    with pytest.raises(AccessError, match=r"'hlen'.*`romul acl` renews"):
+        await actor.commit("team-a", "a", commit)
+    assert fleet.client.hget(key("team-a"), "slots") == "0"
+    await actor.close()
+    root = RedisStore(guarded["root"])
+    assert await root.commit("team-a", "a", commit) is not None
+    await root.close()
+    for lacks in ("hgetall", "hmget"):
+        reader = RedisStore(f"redis://{lacks}:x@{at}")
+        with pytest.raises(AccessError, match=rf"'{lacks}'"):
+            await (reader.load("team-a") if lacks == "hgetall" else snapshot(reader, "team-a"))
+        await reader.close()
+
+
+def test_a_removed_search_leaves_no_bell_behind(guarded, fleet):
+    fleet.submit(name="team-a")
+    bells = [key("team-a", f"bell:{worker}") for worker in ("present", "warm")]
+    for bell in bells:
+        fleet.client.xadd(bell, {"m": ""})
+    fleet.client.hset(key("team-a", "workers"), "present", "{}")
+    fleet.client.hset(key("team-a", "affinity"), "w warm", "0-0-1-aaaaaa")
+    removed = fleet.call("remove", "team-a", "--yes", f"--redis={guarded['operator']}")
+    assert removed.returncode == 0, removed.stderr
+    assert fleet.client.keys("romul:*") == []
 
 
 def test_a_password_may_come_from_a_file(guarded, fleet, monkeypatch):

@@ -59,6 +59,9 @@ error."""
 _NO_GROUP_PAUSE_S = 0.05
 """Pause after a read of a queue that does not exist, to avoid a busy loop."""
 _PATTERN = "`romul acl --experiment PATTERN` sets the names that its users may access"
+_RIGHTS = "use a user of another role; `romul acl` renews rights of an older version"
+_NO_RIGHT = "ACL failure in script"
+"""Part of the error of a script in which a command is not permitted."""
 NO_ACCESS = "refuses access"
 UNTRUSTED = "has a certificate that is not trusted here"
 
@@ -85,10 +88,12 @@ def store_error(error: Exception, keys: Sequence[str] = ()) -> StoreError:
     """Convert an exception of the client; `keys` are those of the request."""
     if (what := what_it_cannot(error)) is not None:
         return StoreUnavailableError(f"the server {what}: {error}")
-    if isinstance(error, NoPermissionError):
+    if isinstance(error, NoPermissionError) or _NO_RIGHT in str(error):
         name = experiment_of(keys[0]) if keys else ""
-        hint = f" (experiment {name!r}; {_PATTERN})" if name and "key" in str(error) else ""
-        return AccessError(f"the server refuses: {error}{hint}")
+        # Of a command the server says that there is no permission to run it.
+        about_key = name and " access " in str(error)
+        hint = f"experiment {name!r}; {_PATTERN}" if about_key else _RIGHTS
+        return AccessError(f"the server refuses: {error} ({hint})")
     if "NOGROUP" in str(error):
         return NoGroupError(str(error))
     if str(error).startswith(_DAMAGED):

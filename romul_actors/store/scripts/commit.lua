@@ -37,7 +37,8 @@ end
 for _, look in ipairs(looks) do
   local found = redis.pcall(unpack(look))
   if type(found) == 'table' and found.err then
-    return redis.error_reply('WRONGTYPE of ' .. look[2])
+    local wrong = string.find(found.err, 'WRONGTYPE', 1, true)
+    return wrong and redis.error_reply('WRONGTYPE of ' .. look[2]) or found
   end
 end
 if #c.meta > 0 then

@@ -20,7 +20,8 @@ if #fields > 0 then
     local slot = KEYS[1] .. ':slot:' .. i
     rows[i + 1] = redis.pcall('HMGET', slot, unpack(fields))
     if rows[i + 1].err then
-      return redis.error_reply('WRONGTYPE of ' .. slot)
+      local wrong = string.find(rows[i + 1].err, 'WRONGTYPE', 1, true)
+      return wrong and redis.error_reply('WRONGTYPE of ' .. slot) or rows[i + 1]
     end
     missing = (rows[i + 1][1] or redis.call('EXISTS', slot) == 1) and 0 or missing + 1
     if missing == 1000 then

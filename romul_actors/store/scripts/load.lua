@@ -15,7 +15,8 @@ local rows, missing = {}, 0
 for i = 0, (tonumber(slots) or 0) - 1 do
   local row = redis.pcall('HGETALL', KEYS[1] .. ':slot:' .. i)
   if row.err then
-    return redis.error_reply('WRONGTYPE of ' .. KEYS[1] .. ':slot:' .. i)
+    local wrong = string.find(row.err, 'WRONGTYPE', 1, true)
+    return wrong and redis.error_reply('WRONGTYPE of ' .. KEYS[1] .. ':slot:' .. i) or row
   end
   rows[#rows + 1] = row
   missing = #row == 0 and missing + 1 or 0

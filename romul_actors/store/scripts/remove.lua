@@ -11,16 +11,14 @@ while missing == 0 or (i < slots and missing < 1000) do
   i, missing, removed = i + 1, n == 1 and 0 or missing + 1, removed + n
 end
 -- The bells of workers that have a checkpoint in memory or are present; other bells expire.
-local workers = redis.pcall('HKEYS', KEYS[1] .. ':workers')
-workers = workers.err and {} or workers
-local affinity = redis.pcall('HKEYS', KEYS[1] .. ':affinity')
-for _, field in ipairs(affinity.err and {} or affinity) do
-  if string.sub(field, 1, 2) == 'w ' then
-    workers[#workers + 1] = string.sub(field, 3)
+for part, before in pairs({workers = '', affinity = 'w '}) do
+  -- With values, since an operator has no right to HKEYS.
+  local fields = redis.pcall('HGETALL', KEYS[1] .. ':' .. part)
+  for j = 1, fields.err and 0 or #fields, 2 do
+    if string.sub(fields[j], 1, #before) == before then
+      redis.call('DEL', KEYS[1] .. ':bell:' .. string.sub(fields[j], #before + 1))
+    end
   end
-end
-for _, worker in ipairs(workers) do
-  redis.call('DEL', KEYS[1] .. ':bell:' .. worker)
 end
 removed = removed + redis.call('DEL', unpack(KEYS))
 return removed > 0 and 1 or 0
