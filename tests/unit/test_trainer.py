@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from romul_actors.core.events import TrialMessage
+from romul_workers.child import output
 from romul_workers.child.messages import PrepareTask, TaskProgress, encode
 from romul_workers.child.process import ChildProcess
 from romul_workers.child.provenance import code_of
@@ -121,6 +122,25 @@ async def test_a_task_that_is_imported_before_its_first_trial_is_imported_once(t
     assert (first.value, second.value) == (1.0, 1.0)
     assert printed == f"imported by {int(first.metrics['pid'])}\n"
     assert trainer.output == ""
+
+
+async def test_a_temporary_file_of_output_does_not_grow_without_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(output, "LONGEST_LOG", 40)
+    scratch, kept = tmp_path / "scratch", tmp_path / "kept.log"
+    for log in (scratch / "task.log", kept):
+        trainer, sizes = ChildTrainer(scratch, [TASKS], log), []
+        for step in range(4):
+            e = experiment(tmp_path, "chatty")
+            assert isinstance(await trainer.train(e, trial(step, rate=0.5)), Success)
+            assert trainer.output == f"to stdout 0-{step}\nto stderr 0-{step}\n"
+            sizes.append(log.stat().st_size)
+        # The end of a crashed process's output is found, too.
+        e = experiment(tmp_path, "misbehaving")
+        crashed = await trainer.train(e, trial(how="kills itself", x=0.5))
+        assert "last words" in crashed.message
+        await trainer.close()
+        # A file that an operator has named is theirs.
+        assert sizes == ([28, 56, 28, 56] if log != kept else [28, 56, 84, 112])
 
 
 @pytest.mark.parametrize("source", ["import nothing_of_that_name", "raise SystemExit('no')"])

@@ -117,7 +117,10 @@ def worker(
         typer.Option(envvar="ROMUL_WORKER_NAME", help="Unique name. Default: a generated one."),
     ] = None,
     task_log: Annotated[
-        Path | None, typer.Option(help="File for the output of tasks. Default: a temporary file.")
+        Path | None,
+        typer.Option(
+            help="File for the output of tasks. Default: a temporary one, emptied when it is long."
+        ),
     ] = None,
     max_trials: Annotated[
         int | None, typer.Option(min=1, help="End after this many trials.")

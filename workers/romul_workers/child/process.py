@@ -254,14 +254,3 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return str(number)
-
-
-def read_from(log: Path, start: int) -> str:
-    """The text of a file from byte `start` on; only the end if it is long, "" if unreadable."""
-    with contextlib.suppress(OSError):
-        end = log.stat().st_size
-        if end > start:
-            with log.open("rb") as file:
-                file.seek(max(start, end - MAX_TEXT))
-                return file.read().decode(errors="replace")
-    return ""

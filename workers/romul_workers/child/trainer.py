@@ -25,7 +25,8 @@ from romul_workers.child.messages import (
     TrainTrial,
     TrialAnswer,
 )
-from romul_workers.child.process import ChildDiedError, ChildProcess, StalledError, read_from
+from romul_workers.child.output import begin_output, read_from
+from romul_workers.child.process import ChildDiedError, ChildProcess, StalledError
 from romul_workers.trainer import (
     Ending,
     Failure,
@@ -123,7 +124,7 @@ class ChildTrainer(Trainer):
         self.at, self.output = None, ""
         printed, self._unread = self._unread, None
         if printed is None:
-            printed = self._log.stat().st_size if self._log.exists() else 0
+            printed = begin_output(self._log, self._scratch, self._child)
         try:
             checkpoints = await self._checkpoints(experiment)
             folder = await detached(lambda: checkpoints.begin(name))
