@@ -136,7 +136,7 @@ class AclError(RomulError, ValueError):
     """A user of the server cannot be created: its role, name, pattern or the file is invalid."""
 
 
-class BrokerError(RomulError):
+class BrokerError(RomulError, ValueError):
     """The URL of a broker is invalid, or a name cannot be part of a topic."""
 
 

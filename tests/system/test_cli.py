@@ -287,6 +287,12 @@ def test_a_worker_of_a_local_run_is_asked_over_that_runs_broker(tmp_path):
             [worker] = wait_for(lambda: client.hkeys("romul:{bowl}:workers"), 90)
         # The worker connects to the broker in its own time.
         wait_for(lambda: romul("control", worker, "debug", **runs).returncode == 0, 90)
+        kept = romul("remove", "bowl", "--yes", **runs)
+        said = " ".join(kept.stderr.split())
+        assert (kept.returncode, "end it, then delete its folder" in said) == (
+            3,
+            True,
+        )
         unknown = romul("control", worker + "x", "drain", **runs)
         said = " ".join(unknown.stderr.split())
         assert (unknown.returncode, f"did you mean '{worker}'?" in said) == (4, True)
@@ -661,6 +667,7 @@ def decided(redis_url, tmp_path_factory):
         (("export", "e", "--to={folder}/none/x.csv"), 2, "none/x.csv"),
         (("report", "e", "--to={folder}/e.py/x.html"), 2, "e.py/x.html: Not a directory"),
         (("report", "e", "--to={folder}/none/x.html"), 2, "none/x.html: No such file"),
+        (("actor", "--mqtt=http://x"), 2, "invalid broker URL"),
         (("acl", "--out={folder}/e.py/x", "--secrets={folder}/s"), 2, "Not a directory"),
     ],
 )

@@ -309,7 +309,8 @@ def remove(
 
     folder = local_run(name) if redis is None else folder_of(redis)
     if folder is not None:
-        raise StoreError(f"{name} is a local run: to remove it, delete its folder {folder}")
+        first = "end it, then " if is_up(folder) else ""
+        raise StoreError(f"{name} is a local run: to remove it, {first}delete its folder {folder}")
     if not yes and not sys.stdin.isatty():
         raise typer.BadParameter(f"{name} and all its history would be removed: confirm with --yes")
     if not yes and not typer.confirm(f"remove {name} with all its history?", err=as_json):
