@@ -137,6 +137,7 @@ async def test_a_temporary_file_of_output_does_not_grow_without_end(tmp_path, mo
         # The end of a crashed process's output is found, too.
         e = experiment(tmp_path, "misbehaving")
         crashed = await trainer.train(e, trial(how="kills itself", x=0.5))
+        assert isinstance(crashed, Failure)
         assert "last words" in crashed.message
         await trainer.close()
         # A file that an operator has named is theirs.
