@@ -120,8 +120,8 @@ async def pause(seconds: float, stop: asyncio.Event) -> None:
 class RetryLog:
     """Logs why something fails that is tried again and again, and when it works again.
 
-    The first failure is logged at once, the following ones once in `REMIND_S`: with a line for each
-    attempt, an outage of a night would write some ten thousand lines in each process.
+    Each text is logged at once, and then once in `REMIND_S`: with a line for each attempt, an
+    outage of a night would write some ten thousand lines in each process.
 
     Args:
         log: where to log.
@@ -132,21 +132,23 @@ class RetryLog:
         self._log = log
         self._level = level
         self._began_s: float | None = None
-        self._logged_s = 0.0
+        self._logged_s: dict[str, float] = {}
+        """When each text was last logged, of those of the last `REMIND_S`."""
 
     def failed(self, text: str) -> None:
-        """Log `text`, unless a failure was logged in the last `REMIND_S`."""
+        """Log `text`, unless it was logged in the last `REMIND_S`."""
         now_s = asyncio.get_running_loop().time()
         if self._began_s is None:
             self._began_s = now_s
-        elif now_s - self._logged_s < REMIND_S:
-            return
-        self._logged_s = now_s
-        self._log.log(self._level, "%s", text)
+        recent = {line: at_s for line, at_s in self._logged_s.items() if now_s - at_s < REMIND_S}
+        if text not in recent:
+            recent[text] = now_s
+            self._log.log(self._level, "%s", text)
+        self._logged_s = recent
 
     def worked(self) -> None:
         """Log that it works again, if it failed before."""
         if self._began_s is not None:
             failed_s = asyncio.get_running_loop().time() - self._began_s
             self._log.info("works again after %.0f s", failed_s)
-            self._began_s = None
+            self._began_s, self._logged_s = None, {}

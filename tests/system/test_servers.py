@@ -469,7 +469,7 @@ def certificates(folder, *, names_issuer=True):
         others = "content_commitment key_encipherment data_encipherment key_agreement"
         usage = dict.fromkeys(f"{others} encipher_only decipher_only".split(), False)
         usage |= {"digital_signature": True, "key_cert_sign": is_ca, "crl_sign": is_ca}
-        certificate = (
+        builder = (
             x509.CertificateBuilder()
             .subject_name(subject)
             .issuer_name(issuer or subject)
@@ -484,8 +484,8 @@ def certificates(folder, *, names_issuer=True):
         )
         if names_issuer:
             named = x509.AuthorityKeyIdentifier.from_issuer_public_key(theirs)
-            certificate = certificate.add_extension(named, critical=False)
-        certificate = certificate.sign(issuer_key or key, hashes.SHA256())
+            builder = builder.add_extension(named, critical=False)
+        certificate = builder.sign(issuer_key or key, hashes.SHA256())
         (folder / f"{name}.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         (folder / f"{name}.key").write_bytes(
             key.private_bytes(

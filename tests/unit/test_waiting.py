@@ -169,8 +169,10 @@ def test_what_fails_again_and_again_is_logged_once_a_minute_and_its_end(caplog):
     async def an_outage_of_an_hour():
         retries = RetryLog(logging.getLogger("romul.actor"))
         retries.worked()
-        for _ in range(3600):
+        for second in range(3600):
             retries.failed("the server does not answer; trying again")
+            if second == 30:
+                retries.failed("out of memory; trying again")
             await asyncio.sleep(1)
         retries.worked()
         retries.worked()
@@ -180,8 +182,9 @@ def test_what_fails_again_and_again_is_logged_once_a_minute_and_its_end(caplog):
     run(an_outage_of_an_hour())
     again, *_, end, other = caplog.messages
     assert caplog.messages.count(again) == 60
+    assert caplog.messages[1] == "out of memory; trying again"
     assert (len(caplog.messages), again, end, other) == (
-        62,
+        63,
         "the server does not answer; trying again",
         "works again after 3600 s",
         "another outage",

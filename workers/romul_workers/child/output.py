@@ -14,8 +14,8 @@ LONGEST_LOG = 2**20
 def begin_output(log: Path, scratch: Path, child: ChildProcess | None) -> int:
     """Where the output of the next trial begins in a file, in bytes.
 
-    Nobody but the worker reads a file in `scratch`, which often lies in memory. So a long one is
-    emptied; the child process appends, and continues at the new end.
+    Only the worker reads a file in `scratch`, which often lies in memory. So a long one is emptied;
+    the child process appends, and continues at the new end.
     """
     with contextlib.suppress(OSError):
         size = log.stat().st_size
