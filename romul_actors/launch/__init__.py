@@ -15,6 +15,10 @@ class LaunchError(RomulError):
     """Workers cannot be started; the message says why."""
 
 
+class FleetError(LaunchError, ValueError):
+    """A host, an option or a value for the workers is invalid."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fleet:
     """Workers to start.

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 
-from romul_actors.launch import Fleet, LaunchError
+from romul_actors.launch import Fleet, FleetError, LaunchError
 
 log = logging.getLogger("romul.launch")
 
@@ -59,7 +59,7 @@ def script(
         program: the command on the nodes.
 
     Raises:
-        LaunchError: an option or the time is invalid.
+        FleetError: an option or the time is invalid.
     """
     if fleet.grace_s > KILL_WAIT_S:
         log.warning(
@@ -76,7 +76,7 @@ def script(
     for option in more:
         # A line break would start a new line of the script.
         if not option.startswith("--") or not option.isprintable():
-            raise LaunchError(f"{option!r} is not an option for sbatch: give --NAME=VALUE")
+            raise FleetError(f"{option!r} is not an option for sbatch: give --NAME=VALUE")
     return _SCRIPT.format(
         workers=fleet.workers,
         cpus=fleet.cpus,

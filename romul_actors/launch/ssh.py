@@ -12,7 +12,7 @@ import shlex
 import shutil
 from collections.abc import Sequence
 
-from romul_actors.launch import Fleet, LaunchError
+from romul_actors.launch import Fleet, FleetError, LaunchError
 from romul_actors.local.processes import RETRY_S
 from romul_actors.waiting import longer, pause
 
@@ -49,11 +49,11 @@ def settings(fleet: Fleet) -> bytes:
     """The environment in the form that the script reads; a line with a dot ends it.
 
     Raises:
-        LaunchError: a value has several lines.
+        FleetError: a value has several lines.
     """
     for name, value in fleet.environment.items():
         if "\n" in value:
-            raise LaunchError(f"{name} has several lines")
+            raise FleetError(f"{name} has several lines")
     lines = [f"{name}={shlex.quote(value)}" for name, value in fleet.environment.items()]
     return "\n".join([*lines, ".", ""]).encode()
 
@@ -68,8 +68,8 @@ class Hosts:
         program: the command on the hosts.
 
     Raises:
-        LaunchError: there is no host, a host looks like an option, ssh is not installed, or a
-            variable has several lines.
+        FleetError: there is no host, a host looks like an option, or a variable has several lines.
+        LaunchError: ssh is not installed.
     """
 
     def __init__(
@@ -80,11 +80,9 @@ class Hosts:
         program: str = "romul",
     ) -> None:
         if not hosts:
-            raise LaunchError(
-                "there is no host to start workers on: give --host HOST once for each"
-            )
+            raise FleetError("there is no host to start workers on: give --host HOST once for each")
         if wrong := next((host for host in hosts if not host or host.startswith("-")), None):
-            raise LaunchError(f"{wrong!r} is not a host: give HOST, USER@HOST or an ssh alias")
+            raise FleetError(f"{wrong!r} is not a host: give HOST, USER@HOST or an ssh alias")
         if shutil.which("ssh") is None:
             raise LaunchError("no ssh on the PATH: install an OpenSSH client")
         self._fleet = fleet

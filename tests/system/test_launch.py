@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 
 from romul_actors.errors import RomulError
-from romul_actors.launch import Fleet, LaunchError, local_workers, slurm, ssh
+from romul_actors.launch import Fleet, FleetError, LaunchError, local_workers, slurm, ssh
 from romul_actors.local import processes
 from romul_actors.local.processes import free_port
 from tests.conftest import listens, wait_for
@@ -294,14 +294,24 @@ def test_workers_end_when_the_command_that_launched_them_is_killed(system, sshd)
 @pytest.mark.skipif(shutil.which("ssh") is None, reason="no ssh here")
 def test_a_host_that_is_not_one_is_refused(system):
     wrong = system.call("launch", "--on=ssh", "--host=-oProxyCommand=touch /tmp/x", *OURS)
-    assert wrong.returncode == 1
+    assert wrong.returncode == 2
     assert "is not a host" in wrong.stderr
     assert "no host to start" in system.call("launch", "--on=ssh", *OURS).stderr
-    with pytest.raises(LaunchError, match="several lines"):
+    with pytest.raises(FleetError, match="several lines"):
         ssh.settings(Fleet(workers=1, environment={"A": "x\ntouch /tmp/y"}))
     given = {"SSL_CERT_FILE": "/etc/ours.pem\n"}
     wrong = system.call("launch", "--on=ssh", "--workers=2", "--host=h", *OURS, **given)
-    assert (wrong.returncode, wrong.stderr) == (1, "romul: SSL_CERT_FILE has several lines\n")
+    assert (wrong.returncode, wrong.stderr) == (2, "romul: SSL_CERT_FILE has several lines\n")
+
+
+@pytest.mark.parametrize("engine", ["local", "ssh", "slurm", "ray"])
+def test_a_wrong_option_of_the_workers_is_refused_before_one_begins(system, engine):
+    wrong = system.call("launch", f"--on={engine}", "--", "--alow=mine")
+    assert wrong.returncode == 2
+    assert "No such option: --alow" in wrong.stderr
+    wrong = system.call("launch", f"--on={engine}", "--", "--allow=mine", "other")
+    assert wrong.returncode == 2
+    assert "options only, not 'other'" in wrong.stderr
 
 
 async def test_where_ssh_cannot_be_started_the_workers_of_other_hosts_go_on(
@@ -482,7 +492,7 @@ def test_the_batch_script_can_be_read_before_it_is_submitted(system):
 )
 def test_no_value_begins_a_line_of_the_batch_script(system, option):
     wrong = system.call("launch", "--on=slurm", "--dry-run", option, *OURS)
-    assert wrong.returncode == 1
+    assert wrong.returncode == 2
     assert "is not an option for sbatch" in wrong.stderr
     assert wrong.stdout == ""
 

@@ -3,7 +3,7 @@
 import asyncio
 import inspect
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -48,6 +48,7 @@ class Engine(StrEnum):
 
 
 def launch(
+    context: typer.Context,
     on: Annotated[
         str,
         typer.Option(
@@ -112,6 +113,7 @@ def launch(
     Workers that end are started again. Passwords are passed only in the environment.
     """
     start_log(log_level)
+    _check_options(context, options or [])
     start = None if on in tuple(Engine) else _installed(on)
     if dry_run and on != Engine.SLURM:
         raise typer.BadParameter("--dry-run works only with --on slurm")
@@ -144,6 +146,19 @@ def launch(
                 return
             number = slurm.submit(text, fleet)
             echo(f"job {number}: {workers} workers (`scancel {number}` ends them)")
+
+
+def _check_options(context: typer.Context, options: Sequence[str]) -> None:
+    """Refuse a wrong option here: workers would begin and end with it again and again.
+
+    Values are not looked at: a path, for instance, need not exist on this machine.
+    """
+    root: Any = context.find_root()
+    worker = root.command.get_command(root, "worker")
+    parser = worker.make_parser(worker.context_class(worker, info_name="worker", parent=root))
+    _, rest, _ = parser.parse_args([*options])
+    if rest:
+        raise typer.BadParameter(f"a worker takes options only, not {rest[0]!r}")
 
 
 def _servers(on: str, redis: str, mqtt: str | None, mqtt_ca: Path | None) -> dict[str, str]:
