@@ -14,6 +14,7 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from redis import Redis as SyncRedis
@@ -29,6 +30,8 @@ DATA = "redis"
 LOCK = "server.lock"
 """File in the folder of the data. It is locked while a server uses the data, whether the server
 answers or not: the server's process inherits the lock."""
+_LIMITS: dict[str, Any] = {"socket_connect_timeout": 2, "socket_timeout": 5}
+"""How long a server may take to answer, in seconds: one that hangs never does."""
 DIES_S, ENDS_S = 0.3, 5.0
 """How long a server whose parent was killed may still answer, and may take to end."""
 
@@ -61,7 +64,7 @@ def url_of(folder: Path) -> str | None:
     """URL of the server in `folder`; None if no server answers."""
     with contextlib.suppress(RedisError, OSError, ValueError):
         url = (folder / URL_FILE).read_text().strip()
-        with contextlib.closing(SyncRedis.from_url(url, socket_connect_timeout=2)) as client:
+        with contextlib.closing(SyncRedis.from_url(url, **_LIMITS)) as client:
             client.ping()
             return url
     return None
@@ -246,7 +249,7 @@ async def _start(
 
 async def _answers(url: str, process: asyncio.subprocess.Process) -> bool:
     """Wait until the server has loaded its data; False if it ended."""
-    client: Redis = Redis.from_url(url, retry=None)
+    client: Redis = Redis.from_url(url, **_LIMITS, retry=None)
     try:
         while process.returncode is None:
             try:
