@@ -221,7 +221,7 @@ def test_what_is_for_programs_keeps_every_character_and_is_harmless_too(place, c
 
     folder = place["folder"]
     for suffix in ("csv", "jsonl", "parquet"):
-        call(f"export hostile --to {folder}/out.{suffix} --redis {{url}}", place)
+        call(f"export hostile --to {{folder}}/out.{suffix} --redis {{url}}", place)
     with (folder / "out.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     lines = [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]

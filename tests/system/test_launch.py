@@ -101,7 +101,7 @@ def test_workers_of_this_machine_read_a_passwords_file_and_others_get_what_it_ho
     # A program in place of ssh, that keeps what a host would be told.
     bin_, told = system.folder / "bin", system.folder / "told"
     bin_.mkdir()
-    (bin_ / "ssh").write_text(f"#!/bin/sh\ncat > {told}\n")
+    (bin_ / "ssh").write_text(f"#!/bin/sh\ncat > '{told}'\n")
     (bin_ / "ssh").chmod(0o755)
     given["PATH"] = f"{bin_}:{os.environ['PATH']}"
     launched = system.start(*options, "--on=ssh", "--host=h", *OURS, **given)
@@ -318,7 +318,8 @@ async def test_where_ssh_cannot_be_started_the_workers_of_other_hosts_go_on(
     tmp_path, monkeypatch, caplog
 ):
     # A program in place of ssh, that says when its standard input has been closed.
-    (tmp_path / "ssh").write_text(f"#!/bin/sh\ncat > {tmp_path}/told\necho > {tmp_path}/ended\n")
+    told, ended = tmp_path / "told", tmp_path / "ended"
+    (tmp_path / "ssh").write_text(f"#!/bin/sh\ncat > '{told}'\necho > '{ended}'\n")
     (tmp_path / "ssh").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     # Longer than the limit for an argument.
@@ -327,12 +328,12 @@ async def test_where_ssh_cannot_be_started_the_workers_of_other_hosts_go_on(
     with caplog.at_level(logging.WARNING, "romul.launch"):
         running = asyncio.create_task(hosts.run(stop))
         async with asyncio.timeout(60):
-            while not (caplog.messages and (tmp_path / "told").exists()):
+            while not (caplog.messages and told.exists()):
                 await asyncio.sleep(0.02)
-        assert not (tmp_path / "ended").exists()
+        assert not ended.exists()
         stop.set()
         await running
-    assert (tmp_path / "ended").exists()
+    assert ended.exists()
     assert (tmp_path / "told").read_text() == "A=x\n.\n"
     assert all("Argument list too long: 'ssh'); restart in" in text for text in caplog.messages)
 

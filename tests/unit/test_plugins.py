@@ -294,10 +294,10 @@ def test_a_launcher_starts_a_fleet(site):
     module = (
         "import pathlib\n"
         "async def launch(fleet, stop):\n"
-        "    pathlib.Path(fleet.arguments[0]).write_text(str(fleet.workers))\n"
+        "    pathlib.Path(fleet.arguments[1]).write_text(str(fleet.workers))\n"
     )
     install(site, "minelaunch", module, launchers="mine = minelaunch:launch")
-    done = command("launch", "--on=mine", "--workers=3", "--", str(site / "given"))
+    done = command("launch", "--on=mine", "--workers=3", "--", "--path", str(site / "given"))
     assert done.returncode == 0, done.stderr
     assert (site / "given").read_text() == "3"
     assert "'x' is not one of local, ssh, slurm, ray, mine" in " ".join(

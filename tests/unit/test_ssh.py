@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import shlex
 import sys
 
 from romul_actors.launch import Fleet
@@ -30,7 +31,8 @@ async def test_a_worker_that_prints_a_line_of_any_length_is_not_ended(
     (tmp_path / "worker.py").write_text(_WORKER)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     stop = asyncio.Event()
-    hosts = Hosts(Fleet(workers=1), ["h"], program=f"{sys.executable} {tmp_path}/worker.py")
+    program = shlex.join([sys.executable, f"{tmp_path}/worker.py"])
+    hosts = Hosts(Fleet(workers=1), ["h"], program=program)
     with caplog.at_level(logging.INFO, "romul.launch"):
         running = asyncio.create_task(hosts.run(stop))
         async with asyncio.timeout(30):
