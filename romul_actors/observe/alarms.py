@@ -94,7 +94,8 @@ def _own(seen: Snapshot) -> Iterator[Finding]:
         yield Finding(
             "warning",
             f"{lost} attempts could not read the checkpoint of their parent",
-            f"do all workers see the same folder at {seen.experiment.checkpoints}?",
+            f"do all workers see the same folder at {seen.experiment.checkpoints}? If the server's "
+            "data were restored, its checkpoints must be restored from the same time",
         )
 
 

@@ -122,7 +122,8 @@ def test_workers_that_do_not_see_each_others_checkpoints_are_asked_about():
     (finding,) = said(FEW_LOST, 10 * FEW_LOST - 1)
     assert str(finding) == (
         f"{FEW_LOST} attempts could not read the checkpoint of their parent "
-        "(do all workers see the same folder at memory://x?)"
+        "(do all workers see the same folder at memory://x? If the server's data were restored, "
+        "its checkpoints must be restored from the same time)"
     )
     # A failed search may be resumed.
     assert len(said(30, 40, "paused")) == 1
