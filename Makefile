@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 TESTERS := $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) * 3 )))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint style types pages format docs bench bench-full sim golden drill containers clean
+.PHONY: help demo test lowest lint style types pages format docs bench bench-full sim golden drill containers clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,14 @@ demo: $(READY) ## Train a population on handwritten digits (about two minutes).
 # One thread a process: threads that torch would give each of them wait for one another on few cores.
 test: $(READY) ## Run all tests.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TESTERS) --dist worksteal
+
+# Lower bounds that no test has seen are guesses. Old packages use what newer ones deprecate.
+lowest: ## Run all tests with the oldest packages that pyproject.toml admits.
+	$(PYTHON) -m venv build/lowest
+	build/lowest/bin/pip install --quiet --disable-pip-version-check uv
+	build/lowest/bin/uv pip install --quiet --python build/lowest --resolution lowest-direct "$(TORCH)" --editable ".[torch,embedded,dashboard,frames,metrics,s3,tpe,pb2,uvloop]"
+	build/lowest/bin/uv pip install --quiet --python build/lowest --editable ".[dev]"
+	OMP_NUM_THREADS=1 build/lowest/bin/python -m pytest -n $(TESTERS) --dist worksteal -W ignore::DeprecationWarning
 
 lint: style types pages ## Check style, types, import walls and the documentation.
 
