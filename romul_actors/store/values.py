@@ -229,3 +229,5 @@ class Beat:
     """The experiment's status; empty if there is no such experiment."""
     outdated: bool = False
     """Whether another attempt at the same trial has already reported a result."""
+    before: Mapping[str, Any] = field(default_factory=dict)
+    """The presence under the worker's name before this heartbeat; empty if there was none."""

@@ -289,8 +289,12 @@ async def test_a_heartbeat_keeps_the_lease(store):
     # The sweep's limit lies between the time since the lease and that since the heartbeat.
     await asyncio.sleep(0.4)
     beat = await store.beat(lease, 0, "0-0", {"state": "training"})
-    assert (beat.kept, beat.status) == (True, "submitted")
+    assert (beat.kept, beat.status, beat.before) == (True, "submitted", {})
     assert await store.sweep("e", "a", 400, 10) == []
+    again = await store.beat(lease, 0, "0-0", {"state": "training", "pid": 2, "at": 0.5})
+    assert again.before == {"state": "training"}
+    again = await store.beat(lease, 0, "0-0", {"state": "training"})
+    assert again.before == {"state": "training", "pid": 2, "at": 0.5}
     [presence] = (await store.workers("e")).values()
     assert presence["state"] == "training"
     assert 0 <= presence["age_ms"] < 5000

@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+import socket
 import urllib.error
 import urllib.request
 from collections import Counter
@@ -146,6 +147,21 @@ def test_a_worker_that_must_go_gives_its_trial_back_and_takes_its_children_along
     assert line["reason"] == "preempted"
     assert system.slot(0)["failures"] == "0"
     wait_for(lambda: not processes_with("sleep 3600.125"))
+
+
+def test_a_worker_warns_of_another_one_with_its_name(system):
+    system.submit(task="misbehaving:slow", steps=1, timeouts={"lease_s": 3})
+    system.actor()
+    workers = [system.worker("--name=w", "--grace=0") for _ in range(2)]
+    for worker, other in (workers, workers[::-1]):
+        said = f"process {other.pid} on {socket.gethostname()} is a worker named w, too"
+        wait_for(lambda worker=worker, said=said: said in worker.log.read_text())
+    alone = system.worker("--name=v", "--grace=0")
+    wait_for(lambda: system.presence("v").get("state") == "training")
+    for worker in (*workers, alone):
+        worker.terminate()
+        worker.wait(30)
+    assert "is a worker named" not in alone.log.read_text()
 
 
 def test_a_task_that_listens_ends_early_and_what_it_returns_does_not_count(system):

@@ -53,6 +53,7 @@ class MemoryWorker(MemoryQueues, WorkerStore):
         if found is None:
             return Beat(kept=False, status="")
         now_ms, entry_id = self.memory.now_ms(), int(lease.id)
+        _, before = found.workers.get(lease.worker, (0, {}))
         if presence:
             found.workers[lease.worker] = now_ms, presence
         else:
@@ -64,7 +65,7 @@ class MemoryWorker(MemoryQueues, WorkerStore):
         # Only the last token counts: an earlier one may belong to a result that did not count.
         settled = found.settled.get(slot, "").rpartition("\n")[2]
         outdated = settled.startswith(f"{trial}#") and " result " in settled
-        return Beat(kept, found.meta["status"], outdated)
+        return Beat(kept, found.meta["status"], outdated, before)
 
     async def write_output(self, name: str, output: Output) -> None:
         found = self.memory.experiments.get(name)

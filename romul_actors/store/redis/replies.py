@@ -5,6 +5,7 @@ the streams of outputs and dead letters, the presence of workers, and the list o
 data, these functions either return a record or raise a ValueError with an explanation.
 """
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any, TypeVar
@@ -65,6 +66,15 @@ def read_workers(rows: Iterable[tuple[bytes, bytes]], now_ms: int) -> dict[str, 
         except ValueError:
             found[read_name(name)] = {"age_ms": now_ms}
     return found
+
+
+def read_before(body: bytes) -> dict[str, Any]:
+    """A presence that another one has replaced; empty if there was none, or if it is invalid."""
+    with contextlib.suppress(ValueError):
+        presence = read_presence(body, 0)
+        del presence["age_ms"]
+        return presence
+    return {}
 
 
 def read_presence(body: bytes, now_ms: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from romul_actors.errors import WrongTypeError
 from romul_actors.store.keys import GROUPS, bell_key, experiment_of, key
 from romul_actors.store.redis.connection import NoGroupError, reply
 from romul_actors.store.redis.queues import RedisQueues, run_beat
-from romul_actors.store.redis.replies import read_each, read_leases, read_name
+from romul_actors.store.redis.replies import read_before, read_each, read_leases, read_name
 from romul_actors.store.roles import WorkerStore
 from romul_actors.store.values import MAX_LOG, MAX_LOGS, Beat, Lease, Output
 
@@ -99,7 +99,7 @@ class RedisWorker(RedisQueues, WorkerStore):
         return bool(await self.connection.run("put_back", keys, args))
 
     async def beat(self, lease: Lease, slot: int, trial: str, presence: Mapping[str, Any]) -> Beat:
-        kept, status, outdated = await run_beat(
+        kept, status, outdated, before = await run_beat(
             self.connection,
             lease.experiment,
             lease.worker,
@@ -109,7 +109,7 @@ class RedisWorker(RedisQueues, WorkerStore):
             trial,
             lease.stream,
         )
-        return Beat(bool(kept), read_name(status), bool(outdated))
+        return Beat(bool(kept), read_name(status), bool(outdated), read_before(before))
 
     async def write_output(self, name: str, output: Output) -> None:
         client = self.connection.client

@@ -4,12 +4,13 @@
 -- meta is not declared as a key: a user must have the right to write every declared key, and a
 -- worker may not write this one.
 -- Without the check of the holder, XCLAIM would take the lease back from an actor that claimed it.
--- Returns {kept, status, outdated}; outdated means that another attempt at the trial has a result.
+-- Returns {kept, status, outdated, before}: outdated means that another attempt at the trial has a
+-- result, before is the presence that this one replaces.
 local now = redis.call('TIME')
 local seen = now[1] * 1000 + math.floor(now[2] / 1000)
 local status = redis.call('HGET', ARGV[6], 'status')
 if not status then
-  return {0, '', 0}
+  return {0, '', 0, ''}
 end
 -- Before the first write: a presence that cannot be encoded (NaN) must not renew the lease.
 local presence = ''
@@ -20,7 +21,7 @@ if ARGV[2] ~= '' then
 end
 -- Write the lease first: a server that is out of memory rejects a script whose first write may need
 -- more memory, and this one needs none. But check the type of the next key before that.
-redis.call('HGET', KEYS[1], ARGV[1])
+local before = redis.call('HGET', KEYS[1], ARGV[1]) or ''
 local kept = ARGV[3] ~= ''
   and redis.call('XPENDING', KEYS[2], 'workers', ARGV[3], ARGV[3], 1, ARGV[1])[1] ~= nil
 if kept then
@@ -57,4 +58,5 @@ end
 -- Only the last token counts: an earlier one may belong to a result that did not count.
 local settled = string.match(kept and redis.call('HGET', KEYS[3], ARGV[4]) or '', '[^\n]*$')
 local ours = string.sub(settled, 1, #ARGV[5] + 1) == ARGV[5] .. '#'
-return {kept and 1 or 0, status, ours and string.find(settled, ' result ', 1, true) and 1 or 0}
+local outdated = ours and string.find(settled, ' result ', 1, true)
+return {kept and 1 or 0, status, outdated and 1 or 0, before}

@@ -179,16 +179,19 @@ class Attempt:
         Raises:
             LeaseLostError: the lease was lost.
         """
-        trial, experiment = self.trial, self.experiment.name
+        trial, presence = self.trial, self._presence(self.experiment.name)
         try:
-            beat = await self._store.beat(
-                self.lease, trial.slot, trial.id, self._presence(experiment)
-            )
+            beat = await self._store.beat(self.lease, trial.slot, trial.id, presence)
         except StoreError as error:
             # The trial goes on: the store may be back before the lease ends.
             self._beats.failed(f"no heartbeat: {error}")
             return None
         self._beats.worked()
+        host, process = beat.before.get("host"), beat.before.get("pid")
+        if beat.before and (host, process) != (presence.get("host"), presence.get("pid")):
+            # This worker has shown its presence already, so another one has done so since.
+            text = "process %s on %s is a worker named %s, too: give each worker its own --name"
+            log.warning(text, process, host, self.lease.worker)
         if beat.status in ("", "stopped", "finished"):
             return "stopped"
         if not beat.kept:
