@@ -154,7 +154,7 @@ def _check_options(context: typer.Context, options: Sequence[str]) -> None:
     Values are not looked at: a path, for instance, need not exist on this machine.
     """
     root: Any = context.find_root()
-    worker = root.command.get_command(root, "worker")
+    worker = root.command.get_command(root, "worker").load()
     parser = worker.make_parser(worker.context_class(worker, info_name="worker", parent=root))
     _, rest, _ = parser.parse_args([*options])
     if rest:
