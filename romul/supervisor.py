@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Self
 
 from romul_actors.errors import RomulError
-from romul_actors.launch.crew import crew
-from romul_actors.local.mqtt_broker import embedded_broker, has_broker
 from romul_actors.local.processes import running
 from romul_actors.local.redis_server import embedded_server
 from romul_actors.waiting import pause
@@ -68,6 +66,10 @@ async def supervise(plan: Plan) -> None:
         await begin.wait()
         if stop.is_set():
             return
+        # A supervisor that only starts a server needs neither, and they take a while to import.
+        from romul_actors.launch.crew import crew  # noqa: PLC0415
+        from romul_actors.local.mqtt_broker import embedded_broker, has_broker  # noqa: PLC0415
+
         mqtt = None
         if has_broker():
             mqtt = await stack.enter_async_context(embedded_broker(folder))
