@@ -1,7 +1,6 @@
 """`romul.run` and similar functions, as programs call them, with real processes and servers."""
 
 import asyncio
-import importlib
 import json
 import os
 import signal
@@ -602,18 +601,6 @@ def test_a_function_that_always_fails_ends_the_run_with_its_error(tmp_path):
     assert "romul_workers" not in str(raised.value)
     alone(tmp_path)
     assert search(tmp_path, resume=True).status == "finished"
-
-
-def test_a_torch_that_is_too_old_is_refused_at_the_first_trial(tmp_path):
-    def old(trial):
-        torch = importlib.import_module("torch")
-        vars(torch)["__version__"] = "2.5.1+cu124"
-        trial.attach(model=torch.nn.Linear(1, 1))
-        return 1.0
-
-    words = r"torch 2\.5\.1\+cu124 is too old: checkpoints need 2\.6 or later"
-    with pytest.raises(romul.SearchFailedError, match=words):
-        search(tmp_path, old)
 
 
 def test_when_all_trials_fail_the_error_says_how_to_go_on(tmp_path):

@@ -11,13 +11,17 @@ import torch
 from romul_actors.errors import CheckpointError, TaskError
 from romul_workers.checkpoints.storage import Checkpoints
 from romul_workers.child.loop import _seed
+from romul_workers.child.trainer import ChildTrainer
 from romul_workers.schedule import Schedule, Stretch
 from romul_workers.tasks import digits
 from romul_workers.tensors import optimizer_fields
 from romul_workers.tensors.version import NEEDED, check_torch
 from romul_workers.torch_support import FILE, apply_schedule, load, load_model
+from romul_workers.trainer import Failure
 from romul_workers.trial import Context, Paused, Trial
 from tests.pages import page_code
+from tests.unit.test_trainer import experiment
+from tests.unit.test_trainer import trial as message
 
 
 def trial(folder, parent=None, **hyperparameters):
@@ -582,3 +586,18 @@ def test_a_torch_older_than_the_declared_one_is_refused():
     for version in ("2.5.1", "2.5.1+cu124", "1.13.1"):
         with pytest.raises(TaskError, match=f"is too old: checkpoints need {least} or later"):
             check_torch(version)
+
+
+async def test_a_task_with_a_torch_that_is_too_old_is_refused_at_the_first_trial(tmp_path):
+    (tmp_path / "old.py").write_text(
+        "import torch\n"
+        'torch.__version__ = "2.5.1+cu124"\n'
+        "def train(trial):\n"
+        "    trial.attach(model=torch.nn.Linear(1, 1))\n"
+        "    return 1.0\n"
+    )
+    trainer = ChildTrainer(tmp_path / "scratch", [tmp_path])
+    failed = await trainer.train(experiment(tmp_path, "old"), message())
+    await trainer.close()
+    assert isinstance(failed, Failure)
+    assert "torch 2.5.1+cu124 is too old: checkpoints need 2.6 or later" in failed.message
