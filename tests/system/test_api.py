@@ -352,9 +352,12 @@ def contents(folder):
 
 
 def test_a_run_stays_until_the_one_in_its_place_has_begun(tmp_path, monkeypatch):
-    class Interrupted(romul.Callback):
+    class Look(romul.Callback):
         def on_result(self, line):
             assert [folder.name for folder in runs.iterdir()] == ["mine"]
+
+    class Interrupted(romul.Callback):
+        def on_decision(self, line):
             raise KeyboardInterrupt
 
     runs = tmp_path / "runs"
@@ -388,11 +391,12 @@ def test_a_run_stays_until_the_one_in_its_place_has_begun(tmp_path, monkeypatch)
     (runs / "mine").rename(runs / ".mine.former")
     (runs / "mine").mkdir()
     assert search(runs, steps=1).best == first.best
-    # Once another one has begun, the former one does not come back.
-    with pytest.raises(KeyboardInterrupt):
-        search(runs, steps=2, fresh=True, callbacks=[Interrupted()])
-    result = search(runs, steps=2)
+    result = search(runs, steps=2, fresh=True, callbacks=[Look()])
     assert (result.status, result.snapshot.counts["reported"]) == ("finished", 8)
+    # Once it has begun, the former one does not come back.
+    with pytest.raises(KeyboardInterrupt):
+        search(runs, steps=3, fresh=True, callbacks=[Interrupted()])
+    assert search(runs, steps=3).snapshot.counts["reported"] == 12
 
 
 def test_a_run_on_a_named_server_is_not_removed(system):
