@@ -7,6 +7,7 @@ import socket
 
 import pyarrow.parquet as pq
 import pytest
+from mlflow import environment_variables
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from romul_actors.local.processes import free_port
@@ -63,9 +64,11 @@ def test_trials_go_to_tensorboard_and_mlflow(toy, tmp_path):
     logged = sorted((tmp_path / "mlruns").glob("*/*/metrics/hyperparameters/rate"))
     assert len(logged) == 4
     assert all(len(file.read_text().splitlines()) == 6 for file in logged)
-    refused = toy.call("export", "toy", f"--mlflow={store}")
-    assert refused.returncode != 0
-    assert "Traceback" not in refused.stderr
+    # Older versions of MLflow write to such a store without being asked to.
+    if hasattr(environment_variables, "MLFLOW_ALLOW_FILE_STORE"):
+        refused = toy.call("export", "toy", f"--mlflow={store}")
+        assert refused.returncode != 0
+        assert "Traceback" not in refused.stderr
 
 
 @pytest.mark.parametrize("end", ["", "/"])
