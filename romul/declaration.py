@@ -33,6 +33,10 @@ UNTIMED = UNUSED | dict.fromkeys(
 ELSEWHERE = {
     "direction": "did you mean 'mode'?",
     "redis": "to run a search on a server, use romul.submit and romul.wait",
+    "gpus": "romul.run lets workers share GPUs; `romul launch --gpus 1` gives each its own",
+    "resources_per_trial": "`romul launch --gpus 1` gives each worker a GPU of its own",
+    "constraints": "there is none; the task returns NaN for values that do not fit together",
+    "patience": "to end a search early, raise romul.StopSearch in a callback",
 }
 """What to use in place of an argument that does not exist."""
 COUNTERPARTS: Mapping[str, tuple[str, ...]] = {
@@ -42,11 +46,14 @@ COUNTERPARTS: Mapping[str, tuple[str, ...]] = {
     "max_concurrent_trials": ("workers",),
     "n_jobs": ("workers",),
     "time_budget_s": ("max_hours",),
+    "timeout": ("max_hours",),
     "max_failures": ("max_attempts",),
     "do_minimize": ("mode",),
     "storage": ("name",),
     "points_to_evaluate": ("initial",),
     "scheduler": ("optimizer",),
+    "sampler": ("optimizer",),
+    "verbose": ("progress",),
 }
 """Arguments of Optuna, Ray Tune and Syne Tune, and the corresponding ones of `run`."""
 
@@ -112,6 +119,8 @@ _EXPECTED: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "workers": (_is_count, "a whole number above 0"),
     "steps": (_is_count, "a whole number above 0"),
     "name": (lambda value: isinstance(value, str), "text"),
+    "resume": (lambda value: isinstance(value, bool), "True or False"),
+    "fresh": (lambda value: isinstance(value, bool), "True or False"),
     "runs": (lambda value: isinstance(value, str | PathLike | None), "the path of a folder"),
     "setup": (lambda value: value is None or callable(value), "a function"),
     "callbacks": (_are_callbacks, "a list of romul.Callback objects, such as [Report()]"),

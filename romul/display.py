@@ -24,7 +24,8 @@ class Standing:
     Attributes:
         ended: number of trials that have ended.
         total: number of trials of the whole search.
-        text: best value so far, failed attempts, and the status unless it is running.
+        text: best value so far, failed attempts, the status unless it is running, and, on a
+            server, the most serious problem, such as that no worker is alive.
     """
 
     ended: int

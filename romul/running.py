@@ -23,7 +23,7 @@ from romul.supervisor import Plan
 from romul.watching import Start, end, now, watch_search
 from romul_actors.client import Client
 from romul_actors.core.history import SearchExtended, SearchResumed
-from romul_actors.errors import TaskError
+from romul_actors.errors import ExperimentError, TaskError
 from romul_actors.local.origin import begun_from_run, check_origin
 from romul_actors.local.run_file import run_folder
 from romul_actors.observe.snapshot import full_snapshot
@@ -126,9 +126,12 @@ async def run_async(
     """
     call = Call(function="run", arguments=ARGUMENTS)
     call.check(workers=workers, runs=runs, setup=setup, callbacks=callbacks)
+    call.check(resume=resume, fresh=fresh)
     if name is not None:
         call.check(name=name)
-    chosen = name or _new_name(task)
+    elif resume:
+        raise ExperimentError("run(): resume=True needs the name of the search that it continues")
+    chosen = _new_name(task) if name is None else name
     folder = run_folder(chosen, runs).resolve()
     found = _task(task, setup, folder)
     given: dict[str, Any] = {

@@ -124,7 +124,9 @@ async def wait_async(
     except TimeoutError:
         if not limit.expired():
             raise  # a callback's own
-        raise TimeoutError(f"{name} has not ended within {timeout_s} s") from None
+        raise TimeoutError(
+            f"{name} has not ended within {timeout_s} s; `romul show {name}` says what it waits for"
+        ) from None
     return end(result, callbacks)
 
 

@@ -15,6 +15,7 @@ from romul_actors.client import Client
 from romul_actors.core.history import ControlIgnored, Line, TrialFailed
 from romul_actors.errors import RomulError
 from romul_actors.local.run_file import resumption
+from romul_actors.observe.alarms import alarms
 from romul_actors.observe.judge import Judge
 from romul_actors.observe.snapshot import Snapshot, full_snapshot, read_glance
 from romul_actors.observe.trial_records import left_out
@@ -185,7 +186,7 @@ class _Watch:
                 if why := self._take(line):
                     on = "" if alone else "\nThe search goes on until it has failed or is stopped"
                     raise SearchFailedError(f"{name}: {why}{on}")
-            self._display.show(self._standing(seen))
+            self._display.show(self._standing(seen, alone=alone))
             if seen.status in ENDED and self._awaited is None and len(seen.history) < LINES:
                 return
             if alone and seen.fault:
@@ -211,7 +212,7 @@ class _Watch:
         # If the function is broken, do not wait until every slot has failed three times.
         return self._judge.take(line)
 
-    def _standing(self, seen: Snapshot) -> Standing:
+    def _standing(self, seen: Snapshot, *, alone: bool) -> Standing:
         metric, parts = seen.experiment.metric, []
         if seen.best:
             parts.append(f"best {metric} {seen.best[metric]:.4g}")
@@ -219,6 +220,10 @@ class _Watch:
             parts.append(f"{self._failures} attempts failed")
         if seen.status not in ("running", "submitted"):
             parts.append(seen.status)
+        # The actor and the workers of a local run may still be starting.
+        problems = [] if alone else [one for one in alarms(seen) if one.level != "ok"]
+        if problems:
+            parts.append(problems[0].what)
         return Standing(seen.ended, seen.total, ", ".join(parts))
 
 

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 import romul
+from romul.display import Display
+from romul.watching import watch_search
 from romul_actors.actor.loop import Actor
 from romul_actors.client import Client
 from romul_actors.core.events import Result as Reported
@@ -733,11 +735,34 @@ def test_a_wrong_argument_is_named(tmp_path, changes, message):
 # -- a server -------------------------------------------------------------------------------------
 
 
+class Shown(Display):
+    """Ends the watch with the first text that it is to show."""
+
+    def show(self, standing):
+        raise LookupError(standing.text)
+
+
+def test_the_progress_of_a_search_on_a_server_names_what_it_waits_for(system):
+    given = {"redis": system.url, "checkpoints": str(system.folder), "population": 4, "steps": 2}
+    romul.submit("romul_workers.tasks.toys:quadratic", SPACE, name="far", **given)
+
+    async def look():
+        async with Client.connect(system.url) as client:
+            await watch_search(client, "far", [], Shown())
+
+    with pytest.raises(LookupError, match="^no actor has started it$"):
+        asyncio.run(look())
+    system.actor()
+    assert wait_for(lambda: romul.Client(system.url).status("far") == "running")
+    with pytest.raises(LookupError, match="^no worker is alive$"):
+        asyncio.run(look())
+
+
 def test_a_search_is_submitted_to_a_server_and_waited_for(system):
     given = {"redis": system.url, "checkpoints": str(system.folder), "population": 4, "steps": 2}
     task = "romul_workers.tasks.toys:quadratic"
     romul.submit(task, SPACE, name="far", **given)
-    with pytest.raises(TimeoutError, match=r"far has not ended within 0\.1 s"):
+    with pytest.raises(TimeoutError, match=r"far has not ended within 0\.1 s; `romul show far`"):
         romul.wait("far", redis=system.url, timeout_s=0.1)
     system.actor()
     system.worker()

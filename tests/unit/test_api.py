@@ -334,6 +334,10 @@ def test_a_wrong_declaration_says_what_is_wrong(changes, message):
         ({"workers": "2"}, "run(): workers: '2' is not a whole number above 0"),
         ({"workers": 0}, "run(): workers: 0 is not a whole number above 0"),
         ({"name": 3}, "run(): name: 3 is not text"),
+        ({"name": ""}, "run(): name: '' is not allowed"),
+        ({"name": None, "resume": True}, "resume=True needs the name of the search"),
+        ({"resume": "AUTO"}, "run(): resume: 'AUTO' is not True or False"),
+        ({"fresh": "no"}, "run(): fresh: 'no' is not True or False"),
         ({"runs": 3}, "run(): runs: 3 is not the path of a folder"),
         ({"setup": "load"}, "run(): setup: 'load' is not a function"),
         ({"callbacks": [romul.Callback]}, "is not a list of romul.Callback objects"),
@@ -357,11 +361,14 @@ OF_OTHER_LIBRARIES = {
     "max_concurrent_trials": "'workers'",
     "n_jobs": "'workers'",
     "time_budget_s": "'max_hours'",
+    "timeout": "'max_hours'",
     "max_failures": "'max_attempts'",
     "do_minimize": "'mode'",
     "storage": "'name'",
     "points_to_evaluate": "'initial'",
     "scheduler": "'optimizer'",
+    "sampler": "'optimizer'",
+    "verbose": "'progress'",
 }
 
 
@@ -376,6 +383,23 @@ def test_an_argument_of_another_library_is_answered_with_its_counterpart(tmp_pat
         *inspect.signature(romul.run).parameters,
         *Experiment.model_fields,
     }
+
+
+@pytest.mark.parametrize(
+    ("argument", "hint"),
+    [
+        ("gpus", "`romul launch --gpus 1` gives each its own"),
+        ("resources_per_trial", "`romul launch --gpus 1`"),
+        ("constraints", "returns NaN"),
+        ("patience", "raise romul.StopSearch"),
+    ],
+)
+def test_an_argument_without_a_counterpart_is_answered_with_another_way(tmp_path, argument, hint):
+    keys: dict[str, Any] = {argument: 1}
+    with pytest.raises(ExperimentError) as raised:
+        romul.run(loss, SPACE, steps=5, runs=tmp_path, **keys)
+    assert hint in str(raised.value)
+    assert "did you mean" not in str(raised.value)
 
 
 @pytest.mark.parametrize("call", [romul.run, romul.run_async, romul.submit, romul.submit_async])
