@@ -750,11 +750,11 @@ def test_the_progress_of_a_search_on_a_server_names_what_it_waits_for(system):
         async with Client.connect(system.url) as client:
             await watch_search(client, "far", [], Shown())
 
-    with pytest.raises(LookupError, match="^no actor has started it$"):
+    with pytest.raises(LookupError, match=r"^no actor has started it$"):
         asyncio.run(look())
     system.actor()
     assert wait_for(lambda: romul.Client(system.url).status("far") == "running")
-    with pytest.raises(LookupError, match="^no worker is alive$"):
+    with pytest.raises(LookupError, match=r"^no worker is alive$"):
         asyncio.run(look())
 
 
