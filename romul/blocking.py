@@ -5,6 +5,7 @@ import contextvars
 import functools
 import threading
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 
 from romul_actors.errors import RomulError
@@ -57,10 +58,14 @@ def _in_a_thread(main: Coroutine[Any, Any, T]) -> T:
     found: list[T] = []
     failed: list[BaseException] = []
     running: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[T]]] = []
+    # Not `Thread.join`: if Ctrl-C interrupts it, Python before 3.13 takes the thread for ended.
+    interrupted, ended = threading.Event(), threading.Event()
 
     async def begin() -> T:
         task = asyncio.ensure_future(main)
         running.append((asyncio.get_running_loop(), task))
+        if interrupted.is_set():
+            task.cancel()
         return await task
 
     def work() -> None:
@@ -68,23 +73,27 @@ def _in_a_thread(main: Coroutine[Any, Any, T]) -> T:
             found.append(asyncio.run(begin()))
         except BaseException as error:  # noqa: BLE001  (raised again below)
             failed.append(error)
+        finally:
+            ended.set()
 
     # With the caller's context, output appears below the notebook cell that made the call.
     context = contextvars.copy_context()
     thread = threading.Thread(target=context.run, args=(work,), daemon=True)
-    thread.start()
     outer = asyncio.current_task()
     before = 0 if outer is None else outer.cancelling()
     try:
-        while thread.is_alive():
-            thread.join(LOOK_S)
+        thread.start()
+        while not ended.wait(LOOK_S):
             # If asyncio handles Ctrl-C, it only cancels the task that is waiting here.
             if outer is not None and outer.cancelling() > before:
                 raise asyncio.CancelledError  # noqa: TRY301
     except BaseException:
+        interrupted.set()
         for loop, task in running:
-            loop.call_soon_threadsafe(task.cancel)
-        thread.join()
+            with suppress(RuntimeError):  # It has just ended, and its loop is closed.
+                loop.call_soon_threadsafe(task.cancel)
+        if thread.ident is not None:  # Otherwise it has not begun, and will end at once.
+            ended.wait()
         raise
     if failed:
         raise failed[0]
