@@ -79,14 +79,9 @@ def _in_a_thread(main: Coroutine[Any, Any, T]) -> T:
     # With the caller's context, output appears below the notebook cell that made the call.
     context = contextvars.copy_context()
     thread = threading.Thread(target=context.run, args=(work,), daemon=True)
-    outer = asyncio.current_task()
-    before = 0 if outer is None else outer.cancelling()
     try:
         thread.start()
-        while not ended.wait(LOOK_S):
-            # If asyncio handles Ctrl-C, it only cancels the task that is waiting here.
-            if outer is not None and outer.cancelling() > before:
-                raise asyncio.CancelledError  # noqa: TRY301
+        _wait(ended)
     except BaseException:
         interrupted.set()
         for loop, task in running:
@@ -98,3 +93,16 @@ def _in_a_thread(main: Coroutine[Any, Any, T]) -> T:
     if failed:
         raise failed[0]
     return found[0]
+
+
+def _wait(ended: threading.Event) -> None:
+    """Wait for the event, in a task of a running loop, which does not go on meanwhile.
+
+    Raises:
+        CancelledError: the task was cancelled: if asyncio handles Ctrl-C, it does only that.
+    """
+    outer = asyncio.current_task()
+    before = 0 if outer is None else outer.cancelling()
+    while not ended.wait(LOOK_S):
+        if outer is not None and outer.cancelling() > before:
+            raise asyncio.CancelledError
