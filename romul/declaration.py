@@ -33,8 +33,6 @@ UNTIMED = UNUSED | dict.fromkeys(
 ELSEWHERE = {
     "direction": "did you mean 'mode'?",
     "redis": "to run a search on a server, use romul.submit and romul.wait",
-    "gpus": "romul.run lets workers share GPUs; `romul launch --gpus 1` gives each its own",
-    "resources_per_trial": "`romul launch --gpus 1` gives each worker a GPU of its own",
     "constraints": "there is none; the task returns NaN for values that do not fit together",
     "patience": "to end a search early, raise romul.StopSearch in a callback",
 }
@@ -45,6 +43,7 @@ COUNTERPARTS: Mapping[str, tuple[str, ...]] = {
     "max_t": ("steps",),
     "max_concurrent_trials": ("workers",),
     "n_jobs": ("workers",),
+    "resources_per_trial": ("gpus",),
     "time_budget_s": ("max_hours",),
     "timeout": ("max_hours",),
     "max_failures": ("max_attempts",),
@@ -118,6 +117,7 @@ def _are_callbacks(value: object) -> bool:
 _EXPECTED: Mapping[str, tuple[Callable[[object], bool], str]] = {
     "workers": (_is_count, "a whole number above 0"),
     "steps": (_is_count, "a whole number above 0"),
+    "gpus": (lambda value: value == 0 or _is_count(value), "a whole number, 0 or above"),
     "name": (lambda value: isinstance(value, str), "text"),
     "resume": (lambda value: isinstance(value, bool), "True or False"),
     "fresh": (lambda value: isinstance(value, bool), "True or False"),

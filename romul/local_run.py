@@ -41,12 +41,14 @@ class LocalRun:
         experiment: declaration of the search; its `checkpoints` is set.
         task: the task.
         workers: number of worker processes.
+        gpus: number of GPUs that each worker has for itself; 0: all share those that they see.
     """
 
     folder: Path
     experiment: Experiment
     task: Task
     workers: int
+    gpus: int = 0
 
     def begin(self, *, resume: bool, fresh: bool) -> Changes:
         """Prepare the folder for this call.
@@ -224,6 +226,7 @@ class LocalRun:
             [self.experiment.module],
             list(self.task.paths),
             declared=declared,
+            gpus=self.gpus,
         ).write(self.folder)
 
 

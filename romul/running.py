@@ -24,6 +24,7 @@ from romul.watching import Start, end, now, watch_search
 from romul_actors.client import Client
 from romul_actors.core.history import SearchExtended, SearchResumed
 from romul_actors.errors import ExperimentError, TaskError
+from romul_actors.launch.local_workers import names_of_gpus
 from romul_actors.local.origin import begun_from_run, check_origin
 from romul_actors.local.run_file import run_folder
 from romul_actors.observe.snapshot import full_snapshot
@@ -41,7 +42,7 @@ Train = Callable[..., Any]
 
 TASK = "task"
 """Subfolder of a run's folder for the functions that are handed to workers."""
-ARGUMENTS = ("workers", "setup", "runs", "resume", "fresh", "callbacks", "progress")
+ARGUMENTS = ("workers", "gpus", "setup", "runs", "resume", "fresh", "callbacks", "progress")
 """Arguments of `run` that are not keys of an experiment."""
 BY = "romul.run"
 IMPORT = """\
@@ -66,6 +67,7 @@ async def run_async(
     population: int = 8,
     steps: int,
     workers: int = 2,
+    gpus: int = 0,
     name: str | None = None,
     seed: int = 0,
     optimizer: str | Mapping[str, Any] = "romul",
@@ -94,6 +96,8 @@ async def run_async(
         population: number of slots, at least 4.
         steps: number of PBT steps of each slot. A trial is one step of one slot.
         workers: number of worker processes.
+        gpus: number of GPUs that each worker has for itself. With 0 (the default) all workers see
+            the same ones, and `trial.device` is the first of them.
         name: name of the search. If a search with this name exists, the call continues it, provided
             that its declaration and function are the same. Default: a new name for each call.
         seed: seed for all random decisions of the search.
@@ -119,6 +123,7 @@ async def run_async(
     Raises:
         ExperimentError: the declaration is invalid; the message names the argument.
         ExperimentExistsError: another search has this name; the message says what to do.
+        LaunchError: there are fewer GPUs than `workers` and `gpus` need.
         SearchFailedError: the function fails regardless of the hyperparameters, or every trial of
             one step has failed.
         TaskError: the function cannot be used as a task (it is a coroutine function or a
@@ -126,7 +131,7 @@ async def run_async(
     """
     call = Call(function="run", arguments=ARGUMENTS)
     call.check(workers=workers, runs=runs, setup=setup, callbacks=callbacks)
-    call.check(resume=resume, fresh=fresh)
+    call.check(resume=resume, fresh=fresh, gpus=gpus)
     if name is not None:
         call.check(name=name)
     elif resume:
@@ -148,12 +153,13 @@ async def run_async(
         experiment = experiment.model_copy(update={"checkpoints": place})
     check(experiment)
     warn_of(advice(experiment))
-    local = LocalRun(folder, experiment, found, workers)
+    names_of_gpus(workers * gpus)
+    local = LocalRun(folder, experiment, found, workers, gpus)
     check_origin(experiment, folder.parent)
     if fresh and isinstance(task, str):
         await _check_import(experiment, found)
     changes = local.begin(resume=resume, fresh=fresh)
-    plan = Plan(str(folder), workers, (experiment.module,), found.paths)
+    plan = Plan(str(folder), workers, (experiment.module,), found.paths, gpus)
     try:
         if not isinstance(task, str):
             handed.write(folder / TASK, task, setup)

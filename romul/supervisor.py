@@ -34,12 +34,14 @@ class Plan:
         workers: number of worker processes.
         allow: task modules that the workers may import.
         paths: folders in which the workers look for these modules.
+        gpus: number of GPUs that each worker has for itself; 0: all share those that they see.
     """
 
     folder: str
     workers: int
     allow: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()
+    gpus: int = 0
 
     def to_line(self) -> str:
         """The plan as a line of JSON."""
@@ -74,7 +76,7 @@ async def supervise(plan: Plan) -> None:
         if has_broker():
             mqtt = await stack.enter_async_context(embedded_broker(folder))
         paths = [Path(path) for path in plan.paths]
-        members = crew(url, folder, plan.workers, plan.allow, paths, mqtt)
+        members = crew(url, folder, plan.workers, plan.allow, paths, mqtt, plan.gpus)
         await stack.enter_async_context(running(members))
         while not stop.is_set():
             await members.start()

@@ -15,6 +15,7 @@ def crew(
     allow: Sequence[str],
     paths: Sequence[Path],
     mqtt: str | None = None,
+    gpus: int = 0,
 ) -> Crew:
     """Make the crew of a local run.
 
@@ -25,10 +26,14 @@ def crew(
         allow: task modules that the workers may import.
         paths: folders of task modules.
         mqtt: the broker, passed in the same way; None for no broker.
+        gpus: number of GPUs that each worker has for itself; 0: all share those that they see.
+
+    Raises:
+        LaunchError: there are fewer GPUs than the workers need.
     """
     environment = {"ROMUL_REDIS_URL": url, **({} if mqtt is None else {"ROMUL_MQTT_URL": mqtt})}
     options = [f"--allow={module}" for module in allow] + [f"--path={path}" for path in paths]
     logs = folder / "logs"
-    fleet = Fleet(workers=workers, arguments=options, environment=environment)
+    fleet = Fleet(workers=workers, arguments=options, environment=environment, gpus=gpus)
     actor = Member("actor", ["actor"], {**os.environ, **environment})
     return Crew([actor, *local_workers.members(fleet, logs)], logs)

@@ -18,7 +18,7 @@ def members(fleet: Fleet, logs: Path) -> Sequence[Member]:
     """
     # The workers share the cores, unless OMP_NUM_THREADS is set: more threads would only wait.
     threads = max(1, (os.cpu_count() or 1) // fleet.workers)
-    gpus = _gpus(fleet.workers * fleet.gpus) if fleet.gpus else []
+    gpus = names_of_gpus(fleet.workers * fleet.gpus)
     made = []
     for number in range(fleet.workers):
         name = f"worker-{number + 1}"
@@ -31,8 +31,14 @@ def members(fleet: Fleet, logs: Path) -> Sequence[Member]:
     return made
 
 
-def _gpus(wanted: int) -> Sequence[str]:
-    """Names of `wanted` GPUs, from CUDA_VISIBLE_DEVICES or else from all GPUs."""
+def names_of_gpus(wanted: int) -> Sequence[str]:
+    """Names of GPUs, from CUDA_VISIBLE_DEVICES or else of all GPUs.
+
+    Raises:
+        LaunchError: there are fewer than `wanted`.
+    """
+    if not wanted:
+        return []
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     if given is not None:
         there, said_by = [name for name in given.split(",") if name], "CUDA_VISIBLE_DEVICES"

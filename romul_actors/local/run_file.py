@@ -145,6 +145,7 @@ class RunFile:
         paths: folders of these modules.
         file: the experiment's own file, if the run has one.
         declared: its declaration when the run was started or last continued, as JSON values.
+        gpus: number of GPUs that each worker has for itself; 0: all share those that they see.
         unsubmitted: experiments as JSON values, until all are submitted, since a run may be killed
             before that.
     """
@@ -155,6 +156,7 @@ class RunFile:
     paths: Sequence[str]
     file: str | None = None
     declared: Mapping[str, Any] | None = None
+    gpus: int = 0
     unsubmitted: Sequence[Mapping[str, Any]] = field(default_factory=list)
 
     @staticmethod

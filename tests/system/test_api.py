@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -17,8 +18,10 @@ from romul.watching import watch_search
 from romul_actors.actor.loop import Actor
 from romul_actors.client import Client
 from romul_actors.core.events import Result as Reported
+from romul_actors.launch import LaunchError
 from romul_actors.local.mqtt_broker import has_broker
 from romul_actors.local.redis_server import URL_FILE, embedded_server
+from romul_actors.local.run_file import RunFile
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.messages import encode
 from romul_actors.store.redis import RedisStore
@@ -266,6 +269,37 @@ def test_a_plain_script_runs_a_search_without_a_guard(tmp_path):
     [run] = (tmp_path / "runs").iterdir()
     assert run.name.startswith("train-")
     alone(tmp_path)
+
+
+def test_each_worker_has_gpus_of_its_own_also_when_the_run_continues(system, monkeypatch):
+    four = "4,5,6,7"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", four)
+    both = system.folder / "both"
+    both.mkdir()
+
+    def train_on_a_gpu(trial):
+        seen = os.environ["CUDA_VISIBLE_DEVICES"]
+        (both / seen).touch()
+        # The first trial waits for the other worker.
+        while len(list(both.iterdir())) < 2:
+            time.sleep(0.01)
+        (trial.checkpoint / "x").write_text(seen)
+        return {"val_loss": trial.hyperparameters["rate"]}
+
+    with pytest.raises(LaunchError, match="need 6 GPUs, but CUDA_VISIBLE_DEVICES lists 4"):
+        search(system.folder, train_on_a_gpu, workers=3, gpus=2)
+    assert not (system.folder / "mine").exists()
+    search(system.folder, train_on_a_gpu, workers=2, gpus=2)
+    assert {file.name for file in both.iterdir()} == {"4,5", "6,7"}
+    assert RunFile.read(system.folder / "mine").gpus == 2
+    for file in both.iterdir():
+        file.unlink()
+    options = ["--resume=mine", f"--runs={system.folder}", "--steps=3", "--json"]
+    done = system.call("run", *options, "--gpus=3", CUDA_VISIBLE_DEVICES=four)
+    assert (done.returncode, "need 6 GPUs" in done.stderr) == (1, True), done.stderr
+    done = system.call("run", *options, CUDA_VISIBLE_DEVICES=four)
+    assert done.returncode == 0, done.stderr
+    assert {file.name for file in both.iterdir()} == {"4,5", "6,7"}
 
 
 def test_what_a_script_defines_is_pickled_inside_its_function(tmp_path):

@@ -360,6 +360,7 @@ OF_OTHER_LIBRARIES = {
     "max_t": "'steps'",
     "max_concurrent_trials": "'workers'",
     "n_jobs": "'workers'",
+    "resources_per_trial": "'gpus'",
     "time_budget_s": "'max_hours'",
     "timeout": "'max_hours'",
     "max_failures": "'max_attempts'",
@@ -388,8 +389,6 @@ def test_an_argument_of_another_library_is_answered_with_its_counterpart(tmp_pat
 @pytest.mark.parametrize(
     ("argument", "hint"),
     [
-        ("gpus", "`romul launch --gpus 1` gives each its own"),
-        ("resources_per_trial", "`romul launch --gpus 1`"),
         ("constraints", "returns NaN"),
         ("patience", "raise romul.StopSearch"),
     ],

@@ -19,6 +19,7 @@ from romul_actors.cli.options.declaration import (
 from romul_actors.cli.options.shared import AsJson, RunsFolder, WithBroker
 from romul_actors.cli.output.printing import Console
 from romul_actors.errors import StoreError
+from romul_actors.launch.local_workers import names_of_gpus
 from romul_actors.local.origin import begun_from_run
 from romul_actors.local.redis_server import has_data, server_of
 from romul_actors.local.run_file import RunFile, resumption
@@ -42,6 +43,14 @@ def run(
             min=1,
             help="Number of worker processes.",
             show_default="2; with --resume, as many as before",
+        ),
+    ] = None,
+    gpus: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="GPUs that each worker has for itself.",
+            show_default="0, all workers share those that they see; with --resume, as before",
         ),
     ] = None,
     resume: Annotated[
@@ -81,6 +90,8 @@ def run(
                 f"on: `{resumption(folder)}`"
             )
         plan = replace(plan, workers=workers or plan.workers)
+        plan = replace(plan, gpus=plan.gpus if gpus is None else gpus)
+        names_of_gpus(plan.workers * plan.gpus)
         if steps is not None:
             changes = replace(changes, steps=steps, asked=True)
     else:
@@ -96,6 +107,8 @@ def run(
         # A file that is run here is trusted with its own task: no --allow is needed.
         paths = [str(file.parent.resolve())]
         plan = RunFile([experiment.name], workers or WORKERS, [experiment.module], paths)
+        plan = replace(plan, gpus=gpus or 0)
+        names_of_gpus(plan.workers * plan.gpus)
         new = [experiment]
         plan = replace(plan, file=str(file.resolve()), declared=declared.model_dump(mode="json"))
         plan.check_new(folder)

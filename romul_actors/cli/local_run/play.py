@@ -125,7 +125,17 @@ async def _play(
             await _resume(client, plan, alone=alone)
             await _name_extension(client, plan, changes, extension(folder, servers.url), console)
         members = await stack.enter_async_context(
-            running(crew(url, folder, plan.workers, plan.allow, [*map(Path, plan.paths)], mqtt))
+            running(
+                crew(
+                    url,
+                    folder,
+                    plan.workers,
+                    plan.allow,
+                    [*map(Path, plan.paths)],
+                    mqtt,
+                    plan.gpus,
+                )
+            )
         )
         with LiveView(
             client.store, experiments, console, folder, servers.url, resumed=not new
