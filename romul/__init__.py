@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         UnknownSlotError,
         UnknownWorkerError,
     )
+    from romul_actors.launch import LaunchError
     from romul_actors.observe.snapshot import SlotSnapshot
     from romul_actors.observe.trial_records import TrialRecord
     from romul_actors.protocol.experiment import Experiment
@@ -85,6 +86,7 @@ _MODULES = {
         "UnknownSlotError",
         "UnknownWorkerError",
     ),
+    "romul_actors.launch": ("LaunchError",),
     "romul_actors.observe.snapshot": ("SlotSnapshot",),
     "romul_actors.observe.trial_records": ("TrialRecord",),
     "romul_actors.protocol.experiment": ("Experiment",),
@@ -109,6 +111,7 @@ __all__ = [
     "ExperimentExistsError",
     "Float",
     "Int",
+    "LaunchError",
     "Line",
     "NoAnswerError",
     "Optimizer",

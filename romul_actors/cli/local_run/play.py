@@ -124,19 +124,9 @@ async def _play(
         if not new:
             await _resume(client, plan, alone=alone)
             await _name_extension(client, plan, changes, extension(folder, servers.url), console)
-        members = await stack.enter_async_context(
-            running(
-                crew(
-                    url,
-                    folder,
-                    plan.workers,
-                    plan.allow,
-                    [*map(Path, plan.paths)],
-                    mqtt,
-                    plan.gpus,
-                )
-            )
-        )
+        paths = [Path(path) for path in plan.paths]
+        processes = crew(url, folder, plan.workers, plan.allow, paths, mqtt, plan.gpus)
+        members = await stack.enter_async_context(running(processes))
         with LiveView(
             client.store, experiments, console, folder, servers.url, resumed=not new
         ) as view:
