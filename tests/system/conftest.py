@@ -122,7 +122,13 @@ class System:
         process.kill()
 
     def wait_for_status(self, status, name="e", seconds=150.0):
-        wait_for(lambda: self.meta(name)["status"] == status, seconds)
+        def reached():
+            meta = self.meta(name)
+            # The reason of a failed search says more than the end of the wait.
+            assert meta["status"] != "failed" or status == "failed", meta["reason"]
+            return meta["status"] == status
+
+        wait_for(reached, seconds)
 
     def close(self):
         for process in self.processes:

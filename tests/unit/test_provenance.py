@@ -38,20 +38,30 @@ def test_the_commit_of_a_tasks_code_is_found_and_whether_it_was_changed(tmp_path
 
 
 def test_the_packages_are_those_that_are_imported_whatever_their_number(tmp_path):
-    for name in ("one", "two"):
-        (tmp_path / f"{name}.py").write_text("")
+    # The name of the package, its module, and which of its files says so.
+    for name, module, listing, text in (
+        ("one", "one", None, ""),
+        ("two", "two", None, ""),
+        ("Three", "drei", "top_level.txt", "_drei\ndrei\n"),
+        ("Four", "vier", "RECORD", "vier.py,sha256=a,0\nFour-1.0.dist-info/METADATA,,\n"),
+        ("fives", "drei_five", "RECORD", "drei_five/__init__.py,,\n"),
+    ):
+        (tmp_path / f"{module}.py").write_text("")
         info = tmp_path / f"{name}-1.0.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-    # As from pip, with a list of its modules; the other one as from a Linux distribution, without.
-    (tmp_path / "one-1.0.dist-info/top_level.txt").write_text("one")
+        if listing:
+            (info / listing).write_text(text)
+    # What an unfinished removal leaves.
+    (tmp_path / "left.py").write_text("")
+    (tmp_path / "left-1.0.dist-info").mkdir()
     program = (
         "import sys\n"
         "from romul_workers.child.provenance import provenance\n"
         "import one\n"
         "assert 'one 1.0' in provenance({})['packages'] and provenance({})\n"
         "del sys.modules['one']\n"
-        "import two\n"
+        "import two, drei, vier, left\n"
         "print(provenance({})['packages'])\n"
     )
     path = os.pathsep.join([str(tmp_path), *sys.path])
@@ -63,8 +73,8 @@ def test_the_packages_are_those_that_are_imported_whatever_their_number(tmp_path
         env={**os.environ, "PYTHONPATH": path},
     )
     packages = done.stdout.strip().split(", ")
-    assert "two 1.0" in packages
-    assert "one 1.0" not in packages
+    assert {"two 1.0", "Three 1.0", "Four 1.0"} <= set(packages)
+    assert not {"one 1.0", "fives 1.0"} & set(packages)
 
 
 def test_a_process_says_its_python_its_machine_and_the_packages_it_imported():
