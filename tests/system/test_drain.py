@@ -108,7 +108,7 @@ def test_a_second_signal_ends_a_worker_at_once(system, hanging_store, number):
     system.submit(task="misbehaving:deaf", constants={"marked": 3600.5}, steps=1)
     system.actor()
     worker = system.worker("--name=w", "--grace=3600")
-    wait_for(lambda: processes_with("sleep 3600.5"))
+    wait_for(lambda: len(processes_with("sleep 3600.5")) == 2)
     worker.send_signal(signal.SIGTERM)
     wait_for(lambda: system.presence("w").get("state") == "draining")
     worker.send_signal(number)

@@ -140,13 +140,24 @@ def test_a_worker_that_must_go_gives_its_trial_back_and_takes_its_children_along
     system.submit(task="misbehaving:deaf", constants={"marked": 3600.125}, steps=1)
     system.actor()
     worker = system.worker("--grace=0.5")
-    wait_for(lambda: processes_with("sleep 3600.125"))
+    wait_for(lambda: len(processes_with("sleep 3600.125")) == 2)
     worker.terminate()
     assert worker.wait(30) == 0
     [line] = wait_for(lambda: system.history(event="released"))
     assert line["reason"] == "preempted"
     assert system.slot(0)["failures"] == "0"
     wait_for(lambda: not processes_with("sleep 3600.125"))
+
+
+def test_what_a_task_started_ends_with_the_tasks_process(system):
+    constants = {"marked": 3600.75, "dies": True}
+    system.submit(task="misbehaving:deaf", constants=constants, steps=1, max_attempts=1)
+    system.actor()
+    worker = system.worker()
+    system.wait_for_status("failed")
+    assert {line["reason"] for line in system.history(event="failed")} == {"killed"}
+    assert worker.poll() is None
+    wait_for(lambda: not processes_with("sleep 3600.75"))
 
 
 def test_a_worker_warns_of_another_one_with_its_name(system):

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 
@@ -74,8 +75,14 @@ def sick(trial):
 
 
 def deaf(trial):
-    """Ignore requests to stop for a minute; also start a process, known by `marked`."""
-    if os.fork() == 0:
-        os.execvp("sleep", ["sleep", str(trial.constants["marked"])])
+    """Ignore requests to stop for a minute; also start processes, known by `marked`.
+
+    One is in a session of its own, as those that torchrun starts.
+    """
+    for own_session in (False, True):
+        command = ["sleep", str(trial.constants["marked"])]
+        subprocess.Popen(command, start_new_session=own_session)
+    if trial.constants.get("dies"):
+        os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(60)
     return 0.0

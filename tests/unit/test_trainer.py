@@ -267,6 +267,7 @@ async def test_a_killed_process_that_does_not_end_is_left_behind(tmp_path, monke
     os.kill(pid, signal.SIGSTOP)
     with monkeypatch.context() as patched:
         patched.setattr(os, "killpg", lambda *_: None)
+        patched.setattr(os, "kill", lambda *_: None)
         patched.setattr("romul_workers.child.process.KILLED_S", 0.01)
         await asyncio.wait_for(child.end(), 30)
     assert not child.ended

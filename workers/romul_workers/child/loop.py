@@ -3,7 +3,7 @@
 `process.py` starts it as `python -m romul_workers.child.loop FD CONTROL [MODULE ...]`. FD is the
 socket for requests and answers. CONTROL is the socket for `StopTrial`, which a thread reads while
 a task trains (`messages.py`). Each MODULE is a task module to import at once, before a trial
-arrives. When the worker ends, the sockets close, and the process ends its whole process group.
+arrives. When the worker ends, the sockets close, and the process kills all that the task started.
 """
 
 import gc
@@ -26,6 +26,7 @@ from romul_actors.core.events import MAX_TEXT, FailureReason
 from romul_actors.errors import LostParentError, StorageOutageError, TaskError
 from romul_workers.checkpoints.hashing import Written
 from romul_workers.checkpoints.manifest import Manifest
+from romul_workers.child.descendants import MARK, kill_marked
 from romul_workers.child.figures import figures
 from romul_workers.child.functions import check_function
 from romul_workers.child.messages import (
@@ -56,6 +57,8 @@ from romul_workers.trial import ALL_TRAINED, Context, Paused, Trial, TrialWork, 
 if TYPE_CHECKING:
     # It imports torch, which a task may do without.
     from romul_workers.tensors.kept import Kept
+
+_OWN_MARK = os.environ.get(MARK)  # read before a task may change the environment
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +263,8 @@ def _end() -> None:
 
     The sockets are then closed, or reset if an answer was not read.
     """
+    if _OWN_MARK:
+        kill_marked(_OWN_MARK)
     os.killpg(os.getpgid(0), signal.SIGKILL)
 
 

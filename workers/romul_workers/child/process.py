@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from romul_actors.core.events import MAX_TEXT
+from romul_workers.child.descendants import MARK, kill_marked, new_mark
 from romul_workers.child.messages import (
     Answer,
     Decoder,
@@ -111,6 +112,7 @@ class ChildProcess:
         control: socket.socket,
         log: Path,
         paths: Sequence[Path],
+        mark: str,
     ) -> None:
         self._process = process
         self._paths = paths
@@ -118,6 +120,7 @@ class ChildProcess:
         self._answers = answers
         self._control = control
         self._log = log
+        self._mark = mark
         self.log_start = log.stat().st_size
         self.prepared: set[str] = set()
 
@@ -158,13 +161,17 @@ class ChildProcess:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                # In its own process group, so that all that the task starts is killed with it.
+                # In its own process group, so that what the task starts is killed with it.
                 start_new_session=True,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, search))},
+                env={
+                    **os.environ,
+                    "PYTHONPATH": os.pathsep.join(filter(None, search)),
+                    MARK: (mark := new_mark()),
+                },
             )
             unwind.pop_all()
         transport, answers = await asyncio.get_running_loop().create_connection(_Answers, sock=ours)
-        return cls(process, transport, answers, control, log, paths)
+        return cls(process, transport, answers, control, log, paths, mark)
 
     @property
     def ended(self) -> bool:
@@ -234,6 +241,7 @@ class ChildProcess:
         """Kill the process and all that it started; wait for its end, for `KILLED_S` at most."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
+        kill_marked(self._mark)
         self._transport.close()
         self._control.close()
         try:
