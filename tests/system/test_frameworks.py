@@ -27,6 +27,7 @@ rate, updates = optimizer["param_groups"][0]["lr"], optimizer["state"][0]["step"
 """
 SAVED = {
     "lightning": TORCH,
+    "ddp": TORCH,
     "transformers": TORCH,
     "jax": """
 from pathlib import Path
@@ -58,7 +59,7 @@ rate, updates = trees[-1]["shrinkage"], len(trees) / 10
 }
 """Programs that read the optimizer of a checkpoint, by framework."""
 
-RATES = {"lightning": "lr", "sklearn": "eta0", "xgboost": "eta"}
+RATES = {"lightning": "lr", "ddp": "lr", "sklearn": "eta0", "xgboost": "eta"}
 OTHERS = {
     "sklearn": {"alpha": 1e-4},
     "xgboost": {"subsample": 0.8, "max_depth": 3},
@@ -75,7 +76,7 @@ pytestmark = [
                 name,
                 marks=pytest.mark.skipif(
                     # Not imported: some start threads, which this process must not fork with.
-                    importlib.util.find_spec(name) is None,
+                    importlib.util.find_spec({"ddp": "torch"}.get(name, name)) is None,
                     reason=f"{name} is not installed",
                 ),
             )

@@ -78,7 +78,7 @@ def _packages(imported: frozenset[str]) -> str:
         imported: names of the imported modules. They rarely change from trial to trial, so one
             cached result is enough.
     """
-    found = {}
+    found: dict[str, str] = {}
     others: dict[Path, set[str]] = {}
     for module in {name.partition(".")[0] for name in imported} - sys.stdlib_module_names:
         # A private module belongs to a package whose public module is imported, too.
