@@ -36,7 +36,8 @@ class LazyCommand(TyperCommand):
         """The command itself. This imports its module."""
         found = getattr(import_module(self.module), self._function)
         if not isinstance(found, typer.Typer):
-            alone = typer.Typer(add_completion=False)
+            # Boxes leave little room for text: in 80 columns, help would be twice as long.
+            alone = typer.Typer(add_completion=False, rich_markup_mode=None)
             alone.command(self.name)(checked(found))
             found = alone
         return get_command(found)

@@ -184,6 +184,14 @@ def test_pages_show_commands_and_options_that_there_are():
     assert unknown == []
 
 
+def test_the_help_of_a_command_fits_a_narrow_terminal():
+    for name in LISTED:
+        found = command(name).load()
+        lines = found.get_help(found.make_context(name, [], resilient_parsing=True)).splitlines()
+        assert max(map(len, lines)) <= 80, name
+        assert not set("│╭") & set("".join(lines)), name
+
+
 OPTIONS = re.compile(rf"\b({'|'.join(OPTIMIZERS)})((?::\w+=(?:true|false|[\d.]*\d))+)")
 
 

@@ -23,6 +23,7 @@ dead = typer.Typer(
     help="List, retry or drop dead letters: messages that could not be read.",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,
 )
 
 

@@ -27,6 +27,7 @@ schedule = typer.Typer(
     help="Export the winner's hyperparameter schedule, or train a model along it.",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,
 )
 
 
