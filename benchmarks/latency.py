@@ -46,7 +46,8 @@ from romul_actors.protocol.experiment import Experiment, FloatSpec
 from romul_actors.store import Hold, Lease
 from romul_actors.store.redis import RedisStore
 from romul_workers.trainer import Ending, Success, Trainer, ignore
-from romul_workers.worker.loop import Worker, WorkerSettings
+from romul_workers.worker.loop import Worker
+from romul_workers.worker.settings import WorkerSettings
 
 NAME = "bench"
 WARM_UP = 2

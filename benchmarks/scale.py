@@ -39,7 +39,8 @@ from romul_actors.client import Client
 from romul_actors.local.redis_server import embedded_server
 from romul_actors.protocol.experiment import Experiment, FloatSpec
 from romul_actors.store.redis import RedisStore
-from romul_workers.worker.loop import Worker, WorkerSettings
+from romul_workers.worker.loop import Worker
+from romul_workers.worker.settings import WorkerSettings
 
 NAME = "bench"
 REPORTS_FIRST = 2

@@ -172,7 +172,7 @@ class _Watch:
         """Watch until the search has ended.
 
         Args:
-            alone: whether the run's own actor is the only one that can serve the search.
+            alone: whether only the run's own actor and workers can serve the search.
 
         Raises:
             SearchFailedError: see `watch_search`.
@@ -189,8 +189,8 @@ class _Watch:
             self._display.show(self._standing(seen, alone=alone))
             if seen.status in ENDED and self._awaited is None and len(seen.history) < LINES:
                 return
-            if alone and seen.fault:
-                raise SearchFailedError(f"{name}: {seen.fault}")
+            if alone and (why := seen.fault or seen.refused):
+                raise SearchFailedError(f"{name}: {why}")
             if self._stopping and not asked:
                 await self._client.stop(name)
                 asked = True

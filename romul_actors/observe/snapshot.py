@@ -181,6 +181,11 @@ class Snapshot:
         return [w for w in self.workers if w.state == REFUSES and w.alive_within(REFUSAL_S)]
 
     @property
+    def refused(self) -> str:
+        """Why no worker serves it, if all that are there refuse it; otherwise ""."""
+        return self.refusing[0].why if self.refusing and not self.alive else ""
+
+    @property
     def in_hand(self) -> Mapping[str, str]:
         """For each trial of a live worker, what the worker does with it: training or storing."""
         found = {w.trial: "training" for w in self.alive if w.trial}

@@ -27,7 +27,8 @@ from romul_actors.protocol.statuses import ENDED
 from romul_actors.store.keys import PARTS, key, slot_key
 from romul_actors.store.redis import RedisStore
 from romul_workers.trainer import Success, Trainer, ignore
-from romul_workers.worker.loop import Worker, WorkerSettings
+from romul_workers.worker.loop import Worker
+from romul_workers.worker.settings import WorkerSettings
 from tests.trials import declare
 from tests.unit.test_plugins import install
 

@@ -29,7 +29,8 @@ from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.messages import encode
 from romul_actors.store.redis import RedisStore
 from romul_workers.child.trainer import ChildTrainer
-from romul_workers.worker.loop import Worker, WorkerSettings
+from romul_workers.worker.loop import Worker
+from romul_workers.worker.settings import WorkerSettings
 from tests.conftest import wait_for
 from tests.system.conftest import TASKS
 from tests.tasks.hostile import BAD

@@ -23,7 +23,8 @@ from romul_actors.store import Commit
 from romul_actors.store.redis import RedisStore
 from romul_workers.checkpoints.storage import Checkpoints
 from romul_workers.child.trainer import ChildTrainer
-from romul_workers.worker.loop import Worker, WorkerSettings
+from romul_workers.worker.loop import Worker
+from romul_workers.worker.settings import WorkerSettings
 from tests.trials import TRIAL as FIRST
 from tests.trials import declare
 

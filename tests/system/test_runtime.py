@@ -279,6 +279,22 @@ def test_an_unknown_task_ends_the_experiment_with_its_reason(system, task, messa
     assert message in system.meta()["reason"]
 
 
+def test_a_worker_without_the_declared_device_gives_its_trial_back_at_no_cost(system):
+    # No machine has so many GPUs.
+    system.submit(
+        task="with_torch", resources={"device": "cuda:99"}, steps=1, timeouts={"lease_s": 60.0}
+    )
+    system.actor()
+    system.worker("--name=lacking", "--allow=with_torch")
+    wait_for(lambda: system.presence("lacking").get("state") == "refuses")
+    assert "there is no device 'cuda:99' here" in system.presence("lacking")["why"]
+    assert system.meta()["status"] == "running"
+    system.worker("--name=able", "--allow=with_torch", "--device=cpu")
+    system.wait_for_status("finished")
+    assert {line["worker"] for line in system.history(event="result")} == {"able"}
+    assert system.history(event="failed") == system.history(event="released") == []
+
+
 def test_a_worker_imports_only_what_it_allows(system):
     system.submit(task="os:system")
     system.actor()

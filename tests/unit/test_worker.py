@@ -17,8 +17,9 @@ from romul_actors.store.memory import MemoryStore
 from romul_sim.cluster.virtual_time import run
 from romul_workers.trainer import Failure, NoRoom, Outage, Stopped, Success, Trainer, ignore
 from romul_workers.worker.admission import LEFT_S
-from romul_workers.worker.loop import Worker, WorkerSettings
+from romul_workers.worker.loop import Worker
 from romul_workers.worker.outages import FREE_S, Outages
+from romul_workers.worker.settings import WorkerSettings
 from romul_workers.worker.shutdown import LAST_S
 from tests.trials import TRIAL, declare
 

@@ -56,10 +56,13 @@ class Failure:
     Attributes:
         reason: one of `romul_actors.core.events.FailureReason`.
         message: the cause, for people.
+        elsewhere: whether this machine lacks what other machines may have. If so, the trial did not
+            begin, and nothing is reported.
     """
 
     reason: FailureReason
     message: str
+    elsewhere: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,8 @@ class LiveView:
         resumed: whether the run continues after an interruption or a failure.
 
     Attributes:
-        verdicts: by name of each experiment whose task is wrong, why it need not continue.
+        verdicts: by name of each experiment that need not continue, why: its task is wrong, or none
+            of the run's own workers can serve it.
     """
 
     def __init__(
@@ -166,6 +167,8 @@ class LiveView:
         for line in seen.history:
             if why := followed.judge.take(line):
                 self.verdicts.setdefault(name, why)
+        if self._server is None and seen.refused:
+            self.verdicts.setdefault(name, seen.refused)
         return seen
 
     def _note(self, seen: Snapshot) -> str:

@@ -16,9 +16,10 @@ from romul_actors.mqtt.broker import Broker
 from romul_actors.store import Store
 from romul_actors.store.redis.urls import hide_password
 from romul_workers.child.trainer import ChildTrainer
-from romul_workers.worker.loop import Worker, WorkerSettings
+from romul_workers.worker.loop import Worker
 from romul_workers.worker.notices import Source, source, watch
 from romul_workers.worker.presence import Announcer
+from romul_workers.worker.settings import WorkerSettings
 
 log = logging.getLogger("romul.worker")
 

@@ -23,7 +23,7 @@ from romul_sim.cluster.virtual_time import Clock, DeadlockError, run, virtual_lo
 from romul_sim.faults import Fault
 from romul_sim.golden import HistoryHash
 from romul_workers.tasks.toys import TOYS
-from romul_workers.worker.loop import WorkerSettings
+from romul_workers.worker.settings import WorkerSettings
 
 P = TypeVar("P", bound=Process)
 

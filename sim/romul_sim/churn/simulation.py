@@ -30,7 +30,7 @@ from romul_sim.cluster.network import MachineStore
 from romul_sim.cluster.virtual_time import run, virtual_loop
 from romul_sim.golden import HistoryHash
 from romul_workers.tasks.toys import TOYS
-from romul_workers.worker.loop import WorkerSettings
+from romul_workers.worker.settings import WorkerSettings
 
 LATENCIES_A_LEASE = 100
 """If a lease is at least this number of mean latencies, no heartbeat is late by chance."""

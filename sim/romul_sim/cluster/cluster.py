@@ -25,7 +25,8 @@ from romul_sim.cluster.network import MachineStore, WatchedStore
 from romul_sim.cluster.training import Durations, OnSpan, Pace, Saved, SimulatedTrainer
 from romul_sim.cluster.virtual_time import Clock, machine_clock, virtual_loop
 from romul_workers.tasks.toys import Toy
-from romul_workers.worker.loop import Worker, WorkerSettings
+from romul_workers.worker.loop import Worker
+from romul_workers.worker.settings import WorkerSettings
 
 
 @dataclass(slots=True)

@@ -58,6 +58,11 @@ if TYPE_CHECKING:
     # It imports torch, which a task may do without.
     from romul_workers.tensors.kept import Kept
 
+
+class _NoDeviceError(TaskError):
+    """This machine does not have the device that the experiment demands."""
+
+
 _OWN_MARK = os.environ.get(MARK)  # read before a task may change the environment
 
 
@@ -150,7 +155,7 @@ class Child:
                 reason = "lost_parent"
             elif isinstance(error, StorageOutageError):
                 reason = "storage"
-            return TaskFailed(reason, str(error)[-MAX_TEXT:])
+            return TaskFailed(reason, str(error)[-MAX_TEXT:], isinstance(error, _NoDeviceError))
         except BaseException as error:  # noqa: BLE001  (sys.exit in a task is a failed trial too)
             if type(error).__name__ in ("OutOfMemoryError", "AcceleratorError") and "memory" in str(
                 error
@@ -312,11 +317,23 @@ def _folder(module: ModuleType) -> Path:
 
 
 def _device(wanted: str) -> str:
-    """The device to train on; "auto" is CUDA if torch is imported and has it."""
+    """The device to train on; "auto" is CUDA if torch is imported and has it.
+
+    Raises:
+        _NoDeviceError: torch is imported, and does not find the device that is wanted.
+    """
     torch = sys.modules.get("torch")
-    if wanted != "auto":
-        return wanted
-    return "cuda" if torch is not None and torch.cuda.is_available() else "cpu"
+    if torch is None:
+        return "cpu" if wanted == "auto" else wanted
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if wanted == "auto":
+        return "cuda" if gpus else "cpu"
+    kind, _, index = wanted.partition(":")
+    if kind == "cuda" and gpus <= int(index or 0):
+        raise _NoDeviceError(f"there is no device {wanted!r} here: torch finds {gpus} CUDA GPUs")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise _NoDeviceError(f"there is no device {wanted!r} here")
+    return wanted
 
 
 def _seed(seed: int) -> None:

@@ -132,10 +132,15 @@ class TaskInterrupted:
 
 @dataclass(frozen=True, slots=True)
 class TaskFailed:
-    """The task could not be prepared, or the trial failed."""
+    """The task could not be prepared, or the trial failed.
+
+    Attributes:
+        reason, message, elsewhere: as in `romul_workers.trainer.Failure`.
+    """
 
     reason: FailureReason
     message: str
+    elsewhere: bool = False
 
 
 Request = PrepareTask | TrainTrial | StopTrial

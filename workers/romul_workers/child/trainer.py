@@ -330,7 +330,7 @@ class ChildTrainer(Trainer):
             refusal = await detached(lambda: checkpoints.refusal(folder))
             if refusal is not None:
                 raise StorageOutageError(f"{refusal}; the task's error: {answer.message}")
-        return Failure(answer.reason, answer.message)
+        return Failure(answer.reason, answer.message, answer.elsewhere)
 
     def ask_to_stop(self) -> None:
         self._stopping = True

@@ -11,10 +11,6 @@ memory), `attempt.py` (one lease), `overlap.py` (the second lease), `reporting.p
 
 import asyncio
 import logging
-import os
-import socket
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from romul_actors.core.events import ReleaseReason
 from romul_actors.errors import (
@@ -28,8 +24,7 @@ from romul_actors.protocol.messages import decode_trial, is_spoken
 from romul_actors.protocol.trial_fit import check_fit
 from romul_actors.store import REFUSES, Lease, WorkerStore
 from romul_actors.waiting import RetryLog
-from romul_workers.defaults import GARBAGE_MS, PACE_S, SHIPPED_TASKS
-from romul_workers.trainer import Success, Trainer
+from romul_workers.trainer import Failure, Success, Trainer
 from romul_workers.worker.admission import Admission
 from romul_workers.worker.affinity import Affinity
 from romul_workers.worker.attempt import Attempt, LeaseLostError, Presence
@@ -37,6 +32,7 @@ from romul_workers.worker.backoff import Backoff
 from romul_workers.worker.collection import Collector
 from romul_workers.worker.overlap import LOOK_S, Overlap
 from romul_workers.worker.reporting import BACKOFF_S, Reporter
+from romul_workers.worker.settings import WorkerSettings
 from romul_workers.worker.shutdown import Shutdown
 
 log = logging.getLogger("romul.worker")
@@ -47,39 +43,6 @@ REFUSALS_S = 10.0
 """Time after which a worker shows all its refusals again, in seconds: there may be hundreds."""
 FAREWELL_S = 2.0
 """How long the store may take to remove the worker's presence."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerSettings:
-    """Settings of a worker.
-
-    Attributes:
-        name: unique among all live workers.
-        experiments: name patterns of the experiments that the worker serves.
-        allow: patterns of the task modules that it may import.
-        grace_s: how long a trial in training may go on when the worker must end, in seconds.
-        max_trials: number of trials after which the worker ends; None: no limit.
-        garbage_ms: how long unneeded checkpoints are kept, in milliseconds.
-        pace_s: longest wait for a trial, in seconds. After twice this time the worker reads the
-            list of experiments again and shows its presence.
-        affinity_s: how long a trial whose parent is in this worker's memory may wait for this
-            worker, in seconds; None: as long as a restore from files takes here; 0: not at all.
-        overlap: whether a checkpoint is stored while the next trial trains; None: only if storing
-            takes long (`overlap.py`).
-        host, pid: shown in the worker's presence.
-    """
-
-    name: str
-    experiments: Sequence[str] = ("*",)
-    allow: Sequence[str] = (SHIPPED_TASKS,)
-    grace_s: float = 10.0
-    max_trials: int | None = None
-    garbage_ms: int = GARBAGE_MS
-    pace_s: float = PACE_S
-    affinity_s: float | None = None
-    overlap: bool | None = None
-    host: str = field(default_factory=socket.gethostname)
-    pid: int = field(default_factory=os.getpid)
 
 
 class Worker:
@@ -336,12 +299,16 @@ class Worker:
         foreign = isinstance(error, MessageVersionError)
         if foreign and not is_spoken(await self._store.protocol(name)):
             # A worker of that version can train it; as a dead letter it would be queued again.
-            await self._store.put_back(lease)
-            self._admission.leave(name, f"its trials are of {error}")
-            self._refreshed = float("-inf")
+            await self._stay_away(lease, f"its trials are of {error}")
             return
         log.warning("invalid trial of %s: %s", name, error)
         await self._store.dead_letter(name, lease.stream, [(lease.id, str(error), lease.body)])
+
+    async def _stay_away(self, lease: Lease, why: str) -> None:
+        """Give a trial back that other workers can train, and refuse its experiment for a while."""
+        await self._store.put_back(lease)
+        self._admission.leave(lease.experiment, why)
+        self._refreshed = float("-inf")
 
     async def _serve(self, attempt: Attempt, number: int) -> None:
         """Train a leased trial and store its checkpoint, and report how that ended.
@@ -363,6 +330,10 @@ class Worker:
             return
         finally:
             self._attempts.remove(attempt)
+        if isinstance(ending, Failure) and ending.elsewhere:
+            log.error("%s: trial %s goes back: %s", experiment.name, trial.id, ending.message)
+            await self._stay_away(attempt.lease, ending.message)
+            return
         seconds = loop.time() - began
         ending = await self._backoff.outages.judge(experiment.name, trial.id, ending, seconds)
         message = await self._reporter.message(attempt, ending, seconds)
