@@ -484,7 +484,8 @@ def test_a_run_whose_task_is_wrong_ends_after_three_trials_alike(tmp_path, task,
 def test_a_run_without_the_declared_device_ends_and_says_so(tmp_path):
     (tmp_path / "needs.py").write_text("import torch\n\ndef train(trial):\n    pass\n")
     (tmp_path / "needs.toml").write_text(
-        'name = "needs"\ntask = "needs"\nsteps = 1\npopulation = 4\nresources = { device = "cuda:99" }\n'
+        'name = "needs"\ntask = "needs"\nsteps = 1\npopulation = 4\n'
+        'resources = { device = "cuda:99" }\n'
         "[space]\nx = { type = 'float', min = 0.0, max = 1.0 }\n"
     )
     code, out, _ = ended(local(tmp_path, "run", "needs.toml", "--workers=1", "--no-broker"))
