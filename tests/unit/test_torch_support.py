@@ -462,6 +462,40 @@ def test_a_saved_model_is_loaded_to_be_used(tmp_path):
     assert torch.equal(other.weight, model.weight)
 
 
+def compiled(model):
+    return torch.compile(model, backend="eager")
+
+
+@pytest.mark.parametrize(
+    "wrappers", [[compiled], [torch.nn.DataParallel], [compiled, torch.nn.DataParallel]]
+)
+def test_a_compiled_or_parallel_model_is_loaded_as_a_plain_one_and_the_other_way_round(
+    tmp_path, wrappers
+):
+    def wrapped(model):
+        for wrapper in wrappers:
+            model = wrapper(model)
+        return model
+
+    first, plain = trial(tmp_path / "a"), torch.nn.Linear(2, 1)
+    first.attach(model=wrapped(plain))
+    first.save()
+    other = torch.nn.Linear(2, 1)
+    load_model(first.checkpoint, other)
+    assert torch.equal(other.weight, plain.weight)
+    folder, model = trained(tmp_path / "b")
+    load_model(folder, wrapped(other))
+    assert torch.equal(other.weight, model.weight)
+
+
+def test_the_tensors_of_a_submodule_named_module_keep_their_names(tmp_path):
+    first, inner, other = trial(tmp_path / "a"), torch.nn.Linear(2, 1), torch.nn.Linear(2, 1)
+    first.attach(model=torch.nn.ModuleDict({"module": inner}))
+    first.save()
+    load_model(first.checkpoint, torch.nn.ModuleDict({"module": other}))
+    assert torch.equal(other.weight, inner.weight)
+
+
 class _AfterOneEpoch:
     """Asks a trial to stop at the second query."""
 

@@ -167,7 +167,7 @@ class Attached:
         optimizer = self._restored_optimizer(saved_by)
         try:
             if self.model is not None:
-                self.model.load_state_dict(content["model"])
+                self.model.load_state_dict(_named_as_in(self.model, content["model"]))
             if optimizer is not None:
                 optimizer.load_state_dict(content["optimizer"])
         except _MISFITS as error:
@@ -192,6 +192,22 @@ class Attached:
                 saved_by,
                 type(self.optimizer).__name__,
             )
+
+
+def _named_as_in(model: torch.nn.Module, saved: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A saved state under the model's names, if one of the two models was wrapped.
+
+    Names of a model have a prefix after `torch.compile`, and inside of DistributedDataParallel.
+    """
+
+    def bare(name: str) -> str:
+        return name.replace("_orig_mod.", "").removeprefix("module.")
+
+    names = list(model.state_dict())
+    if saved.keys() == set(names):
+        return saved
+    own = {bare(name): name for name in names}
+    return {own.get(bare(name), name): value for name, value in saved.items()}
 
 
 def load(folder: Path) -> dict[str, Any]:
