@@ -425,7 +425,7 @@ def asked(*command):
 @pytest.mark.long(30)
 def test_an_array_of_jobs_on_slurm_is_requeued_and_ends_in_order(system, slurm_cluster):
     submit(system)
-    # A minute is Slurm's shortest time; the end is announced so long before that it comes at once.
+    # A minute is Slurm's shortest time; the end is announced long before, as soon as both work.
     launched = subprocess.run(
         [
             *COLD,
@@ -436,7 +436,7 @@ def test_an_array_of_jobs_on_slurm_is_requeued_and_ends_in_order(system, slurm_c
             f"--program={PROGRAM}",
             *OURS,
         ],
-        env={**system.environment, "SLURM_CONF": os.environ["SLURM_CONF"], "ROMUL_GRACE_S": "75"},
+        env={**system.environment, "SLURM_CONF": os.environ["SLURM_CONF"], "ROMUL_GRACE_S": "60"},
         cwd=slurm_cluster,
         capture_output=True,
         text=True,
@@ -445,10 +445,16 @@ def test_an_array_of_jobs_on_slurm_is_requeued_and_ends_in_order(system, slurm_c
     assert launched.returncode == 0, launched.stderr
     assert "2 workers" in launched.stdout
     number = launched.stdout.split()[1].rstrip(":")
-    wait_for(lambda: len(alive(system)) == 2, 60)
+    seen: set[str] = set()
+
+    def both_were_seen():
+        seen.update(w["worker"] for w in alive(system))
+        return len(seen) == 2
+
+    wait_for(both_were_seen, 60)
     some_results(system, 5)
     assert processes_with("slurm_script")
-    # 105 s before the end of 120 s the workers are warned; each job goes back to the queue.
+    # 90 s before the end of 120 s the workers are warned; each job goes back to the queue.
     wait_for(lambda: len(system.history(event="released")) >= 1 or not alive(system), 60)
     wait_for(lambda: asked("squeue", "--noheader", "--format=%T").split() == [b"PENDING"] * 2, 60)
     assert not alive(system)
