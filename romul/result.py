@@ -12,7 +12,12 @@ from romul_actors.errors import CheckpointError, RomulError
 from romul_actors.observe.html import png
 from romul_actors.observe.plots import plot, plot_lineage, plot_workers
 from romul_actors.observe.snapshot import SlotSnapshot, Snapshot
-from romul_actors.observe.trial_records import TrialRecord, trial_rows, trials
+from romul_actors.observe.trial_records import (
+    TrialRecord,
+    best_of_last_step,
+    trial_rows,
+    trials,
+)
 from romul_actors.observe.visible import visible
 from romul_workers.checkpoints.storage import place_of
 from romul_workers.schedule import Schedule, Stretch, of_trial
@@ -94,24 +99,51 @@ class Result:
 
     @property
     def best(self) -> Best:
-        """The best trial.
+        """The best trial of all steps.
 
         Raises:
             RomulError: no trial has succeeded yet.
             CheckpointError: the stored name of its checkpoint is invalid.
         """
-        found, experiment = self.snapshot.best, self.snapshot.experiment
+        found = self.snapshot.best
         if not found:
             raise RomulError(f"{self.name}: no trial has succeeded yet ({self.status})")
-        place = place_of(str(experiment.checkpoints), found["checkpoint"])
         return Best(
             trial=found["trial"],
-            value=found[experiment.metric],
+            value=found[self.snapshot.experiment.metric],
             hyperparameters=found["hyperparameters"],
-            checkpoint=place if "://" in place else Path(place),
+            checkpoint=self._place(found["checkpoint"]),
             metrics=found["metrics"],
             provenance=record.provenance if (record := self.trials.get(found["trial"])) else {},
         )
+
+    @property
+    def best_of_last_step(self) -> Best:
+        """The best trial of the last step that a trial has finished.
+
+        With a noisy metric, the best trial of all steps is one of the luckiest. See
+        docs/tasks.md, "A noisy metric".
+
+        Raises:
+            RomulError: no trial has succeeded yet.
+            CheckpointError: the stored name of its checkpoint is invalid.
+        """
+        found = best_of_last_step(self.trials.values(), self.snapshot.experiment.direction)
+        if found is None or found.value is None:
+            raise RomulError(f"{self.name}: no trial has succeeded yet ({self.status})")
+        return Best(
+            trial=found.id,
+            value=found.value,
+            hyperparameters=found.hyperparameters,
+            checkpoint=self._place(found.checkpoint),
+            metrics=found.metrics,
+            provenance=found.provenance,
+        )
+
+    def _place(self, checkpoint: str) -> str | Path:
+        """A checkpoint's folder, or its URL if it is not on this machine."""
+        place = place_of(str(self.snapshot.experiment.checkpoints), checkpoint)
+        return place if "://" in place else Path(place)
 
     @cached_property
     def schedule(self) -> Schedule:

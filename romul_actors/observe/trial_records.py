@@ -6,7 +6,7 @@ happened to its attempts in between.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from romul_actors.core.history import Line, TrialCreated, TrialFailed, TrialReported
 from romul_actors.core.space import Space
@@ -21,6 +21,8 @@ class TrialRecord:
         parent: id of the trial whose checkpoint it continues from; None if it starts from scratch.
         hyperparameters: those that it trained with.
         value: the user's metric, with the user's sign; None if there is no result yet.
+        checkpoint: name of the checkpoint of its result, which may have been removed since; "" if
+            there is none.
         metrics: other figures that the task returned.
         why: the optimizer's reasons, for people.
         seed: seed of its random numbers.
@@ -36,6 +38,7 @@ class TrialRecord:
     parent: str | None
     hyperparameters: Mapping[str, Any]
     value: float | None = None
+    checkpoint: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
     why: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
@@ -105,6 +108,7 @@ def _reported(
     return replace(
         record,
         value=line.value,
+        checkpoint=line.checkpoint,
         metrics=line.metrics,
         ended_ms=line.at_ms,
         seconds=line.seconds,
@@ -112,6 +116,17 @@ def _reported(
         worker=line.worker,
         provenance=provenance,
     )
+
+
+def best_of_last_step(
+    found: Iterable[TrialRecord], direction: Literal["minimize", "maximize"]
+) -> TrialRecord | None:
+    """The best trial of the last step that a trial has ended with a result; None: no trial has."""
+    sign = -1.0 if direction == "maximize" else 1.0
+    ended = [(record, sign * record.value) for record in found if record.value is not None]
+    last = max((record.step for record, _ in ended), default=0)
+    of_last = [(loss, record.slot, record) for record, loss in ended if record.step == last]
+    return min(of_last)[2] if of_last else None
 
 
 def origins(found: Mapping[str, TrialRecord]) -> list[dict[str, Any]]:

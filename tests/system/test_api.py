@@ -182,6 +182,23 @@ def test_a_function_is_searched(searched, tmp_path):
             assert recorded.lines.index(("decision", trial)) < recorded.lines.index((kind, trial))
 
 
+def test_the_best_trial_of_the_last_step_may_be_another_one_than_the_best(searched):
+    folder, result, _, _ = searched
+    last = result.best_of_last_step
+    values = {trial.id: trial.value for trial in result.trials.values() if trial.step == 2}
+    assert (last.trial, last.value) == min(values.items(), key=lambda one: one[1])
+    # The loss of this function rises from step to step.
+    assert result.best.trial.endswith("-0")
+    assert json.loads((last.checkpoint / "total.json").read_text()) == last.value
+    done = warm.call(
+        ("best", "mine", "--last-step", "--json"), {**os.environ, "ROMUL_RUNS": str(folder)}
+    )
+    said = json.loads(done.stdout)
+    assert (said["trial"], said["val_loss"]) == (last.trial, last.value)
+    assert last.checkpoint.name == said["checkpoint"]
+    assert said["provenance"] == last.provenance
+
+
 def test_its_moves_are_those_of_ask_and_tell(searched):
     _, result, _, _ = searched
     population = romul.Population(SPACE, population=4, **ONCE)

@@ -29,9 +29,10 @@ from romul_actors.local.redis_server import is_up
 from romul_actors.local.run_file import resumption
 from romul_actors.observe.alarms import alarms
 from romul_actors.observe.former import begun_from
-from romul_actors.observe.snapshot import Snapshot, read_glance, snapshot
+from romul_actors.observe.snapshot import Snapshot, full_snapshot, read_glance, snapshot
 from romul_actors.observe.stored_history import origin_of, read_descent
 from romul_actors.observe.stored_population import needed_checkpoints
+from romul_actors.observe.trial_records import best_of_last_step, trials
 from romul_actors.protocol.advice import advice
 from romul_actors.protocol.experiment import Experiment
 from romul_actors.protocol.plan import load
@@ -150,6 +151,9 @@ def best(
     copy_to: Annotated[
         Path | None, typer.Option(help="Copy the best checkpoint to this new folder.")
     ] = None,
+    last_step: Annotated[
+        bool, typer.Option("--last-step", help="The best trial of the last step, not of all steps.")
+    ] = False,
     redis: SearchUrl = None,
     as_json: AsJson = False,
 ) -> None:
@@ -160,8 +164,11 @@ def best(
             seen = read_glance(await client.store.glance(name), name)
             if not seen.best:
                 raise UnknownTrialError(f"{name}: no trial has succeeded yet ({seen.status})")
-            origin = await origin_of(client.store, name, seen.best["trial"])
-            return seen.experiment, {**seen.best, "provenance": dict(origin)}
+            best = seen.best
+            if last_step:
+                best = _best_of_last_step(await full_snapshot(client.store, name)) or best
+            origin = await origin_of(client.store, name, best["trial"])
+            return seen.experiment, {**best, "provenance": dict(origin)}
 
     experiment, found = asyncio.run(run())
     found["checkpoints"] = experiment.checkpoints
@@ -178,6 +185,19 @@ def best(
                 echo(f"{field}.{key}: {part}")
         elif field not in ("vector", "checkpoints"):
             echo(f"{field}: {value}")
+
+
+def _best_of_last_step(seen: Snapshot) -> dict[str, Any] | None:
+    record = best_of_last_step(trials(seen.history).values(), seen.experiment.direction)
+    if record is None:
+        return None
+    return {
+        seen.experiment.metric: record.value,
+        "trial": record.id,
+        "checkpoint": record.checkpoint,
+        "hyperparameters": record.hyperparameters,
+        "metrics": record.metrics,
+    }
 
 
 def _copy(experiment: Experiment, checkpoint: str, target: Path) -> Path:
