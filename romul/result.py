@@ -19,6 +19,7 @@ from romul_actors.observe.trial_records import (
     trials,
 )
 from romul_actors.observe.visible import visible
+from romul_actors.protocol.statuses import ENDED
 from romul_workers.checkpoints.storage import place_of
 from romul_workers.schedule import Schedule, Stretch, of_trial
 
@@ -76,11 +77,16 @@ class Result:
     Attributes:
         snapshot: the complete data, a `romul_actors.observe.snapshot.Snapshot`.
         folder: folder of the local run; None if the search ran on a server.
+        under_way: whether the search may still change by itself: it has not ended, and its server
+            is up. A local run that was interrupted is "running" but not under way.
     """
 
-    def __init__(self, snapshot: Snapshot, folder: Path | None = None) -> None:
+    def __init__(
+        self, snapshot: Snapshot, folder: Path | None = None, *, served: bool = True
+    ) -> None:
         self.snapshot = snapshot
         self.folder = folder
+        self.under_way = served and snapshot.status not in ENDED
 
     @property
     def name(self) -> str:
@@ -255,8 +261,9 @@ class Result:
         counts, experiment = self.snapshot.counts, self.snapshot.experiment
         # A reason such as "stopped by me" begins with the status.
         why = self.reason.removeprefix(self.status).strip()
+        interrupted = "" if self.under_way or self.status in ENDED else ", interrupted"
         rows = [
-            ("status", f"{self.status} {why}".strip()),
+            ("status", f"{self.status}{interrupted} {why}".strip()),
             ("trials", f"{self.snapshot.ended}, {counts['failed']} failed"),
         ]
         if self.snapshot.best:

@@ -16,6 +16,7 @@ from romul.result import Result
 from romul.running import Train, name_of
 from romul.watching import end, watch_search
 from romul_actors.errors import TaskError
+from romul_actors.local.redis_server import is_up
 from romul_actors.local.run_file import check_run, run_folder
 from romul_actors.observe.former import begun_from
 from romul_actors.observe.snapshot import full_snapshot
@@ -154,8 +155,9 @@ async def open_async(
         return await _read(redis, name, None)
     folder = run_folder(name, runs).resolve()
     check_run(folder)
+    served = is_up(folder)
     async with server_of(folder) as url:
-        return await _read(url, name, folder)
+        return await _read(url, name, folder, served=served)
 
 
 submit = blocking(submit_async)
@@ -163,9 +165,9 @@ wait = blocking(wait_async)
 open = blocking(open_async)  # noqa: A001  (users write romul.open)
 
 
-async def _read(url: str, name: str, folder: Path | None) -> Result:
+async def _read(url: str, name: str, folder: Path | None, *, served: bool = True) -> Result:
     async with opened(url) as client:
-        return Result(await full_snapshot(client.store, name), folder)
+        return Result(await full_snapshot(client.store, name), folder, served=served)
 
 
 def _importable(task: Train | str) -> str:

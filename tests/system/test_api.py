@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -123,7 +124,8 @@ class Look(romul.Callback):
         thread.join()
 
     def _look(self):
-        self.seen.append(romul.open("mine", runs=self.folder).status)
+        result = romul.open("mine", runs=self.folder)
+        self.seen.append((result.status, result.under_way))
 
 
 ONCE: dict[str, Any] = {"seed": 7, "steps": 3}
@@ -225,7 +227,7 @@ def test_the_same_call_again_returns_what_was_found(searched):
 def test_a_search_is_looked_at_when_it_has_ended_and_while_it_goes_on(searched):
     folder, result, _, look = searched
     assert len(look.seen) == 12
-    assert set(look.seen) <= {"running", "finished"}
+    assert set(look.seen) <= {("running", True), ("finished", False)}
     assert romul.open("mine", runs=folder).best == result.best
     with pytest.raises(romul.RomulError, match="no run there"):
         romul.open("none", runs=folder)
@@ -465,27 +467,44 @@ def test_a_run_on_a_named_server_is_not_removed(system):
     assert contents(system.folder / "other") == before
 
 
+def gated(gate):
+    """A function whose second trials wait for a file."""
+
+    def train(trial):
+        while trial.parent is not None and not Path(gate).exists() and not trial.should_stop:
+            time.sleep(0.02)
+        (trial.checkpoint / "x").write_text("x")
+        return {"val_loss": trial.hyperparameters["rate"]}
+
+    return train
+
+
 def test_a_run_that_was_interrupted_goes_on(tmp_path):
     class Interrupt(romul.Callback):
         def on_result(self, line):
             raise KeyboardInterrupt
 
+    waits = gated(str(tmp_path / "gate"))
     with pytest.raises(KeyboardInterrupt):
-        search(tmp_path, callbacks=[Interrupt()], steps=4)
+        search(tmp_path, waits, callbacks=[Interrupt()], steps=4)
     alone(tmp_path)
+    left = romul.open("mine", runs=tmp_path)
+    assert (left.status, left.under_way) == ("running", False)
+    assert "status: running, interrupted\n" in repr(left)
 
     async def pause():
         folder = tmp_path / "mine"
         async with embedded_server(folder) as url, Client.connect(url) as client:
             await client.pause("mine")
 
+    (tmp_path / "gate").touch()
     # A pause that is not decided yet is no reason to wait.
     asyncio.run(pause())
-    result = search(tmp_path, steps=4)
+    result = search(tmp_path, waits, steps=4)
     assert (result.status, result.snapshot.counts["reported"]) == ("finished", 16)
     # Nor is one of a search that has ended.
     asyncio.run(pause())
-    assert search(tmp_path, steps=4).best == result.best
+    assert search(tmp_path, waits, steps=4).best == result.best
 
 
 def test_a_search_that_has_ended_is_extended_and_goes_on_with_another_declaration(tmp_path):
