@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 
-from romul_actors.errors import RomulError
+from romul_actors.errors import RomulError, StoreError
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -42,8 +42,10 @@ def to_the_end(main: Coroutine[Any, Any, T]) -> T:
     try:
         return _in_a_thread(main) if _loop_runs() else asyncio.run(main)
     except RomulError as error:
-        # The message says what to correct; the event loop's frames would only hide it.
-        raise error.with_traceback(None) from error.__cause__
+        # The message says what to correct; frames of the event loop and of the server's client
+        # would only hide it.
+        cause = None if isinstance(error, StoreError) else error.__cause__
+        raise error.with_traceback(None) from cause
 
 
 def _loop_runs() -> bool:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from romul.watching import watch_search
 from romul_actors.actor.loop import Actor
 from romul_actors.client import Client
 from romul_actors.core.events import Result as Reported
+from romul_actors.errors import StoreUnavailableError
 from romul_actors.launch import LaunchError
 from romul_actors.local.mqtt_broker import has_broker
 from romul_actors.local.redis_server import URL_FILE, embedded_server
@@ -631,6 +633,7 @@ def test_a_callback_may_end_it_in_order(tmp_path):
 
 LONG = """
 import time
+import traceback
 import romul
 def train(trial):
     while not trial.should_stop:
@@ -944,3 +947,12 @@ def test_a_function_is_read_only_from_a_file_of_this_users_own(tmp_path):
     link.symlink_to(file)
     with pytest.raises(OSError, match="symbolic link"):
         handed.read(link, digest)
+
+
+def test_a_server_that_does_not_answer_is_told_without_its_clients_frames():
+    with pytest.raises(StoreUnavailableError) as caught:
+        romul.wait("mine", redis=NOBODY)
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "the server does not answer" in shown
+    assert "redis/asyncio" not in shown
+    assert "secret" not in shown
