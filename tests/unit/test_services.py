@@ -4,10 +4,13 @@ import asyncio
 import logging
 
 import pytest
+from redis import Redis
 
 from romul_actors.cli.processes import services
-from romul_actors.cli.processes.services import beside, serve_until_stopped
+from romul_actors.cli.processes.services import beside, check_again, serve_until_stopped
+from romul_actors.client import Client
 from romul_actors.errors import StoreUnavailableError, TlsError
+from romul_actors.local.redis_server import embedded_server
 
 
 async def dies():
@@ -34,6 +37,21 @@ async def test_what_runs_beside_ends_with_the_main_thing_in_silence(caplog):
             raise KeyError
     assert not caplog.records
     assert len(asyncio.all_tasks()) == 1
+
+
+async def test_a_server_that_begins_to_evict_is_noticed(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(services, "CHECK_S", 0.01)
+    async with (
+        embedded_server(tmp_path, durable=False) as url,
+        Client.connect(url) as client,
+        beside(check_again(client.store)),
+    ):
+        with Redis.from_url(url) as server:
+            server.config_set("maxmemory-policy", "allkeys-lru")
+        while not caplog.records:
+            await asyncio.sleep(0.01)
+    assert {record.levelname for record in caplog.records} == {"ERROR"}
+    assert "maxmemory-policy is 'allkeys-lru'" in caplog.records[0].getMessage()
 
 
 async def never(store, stop):

@@ -25,6 +25,7 @@ from romul_actors.cli.options.shared import (
 from romul_actors.cli.processes.services import (
     Probes,
     beside,
+    check_again,
     metrics_module,
     serve_until_stopped,
     unique_name,
@@ -95,6 +96,7 @@ def actor(
                 hide_password(redis),
                 ", ".join(experiment) if experiment else "all searches",
             )
+            await stack.enter_async_context(beside(check_again(store)))
             await serving.run(stop)
 
     waiting.run(serve_until_stopped(redis, run, probes))

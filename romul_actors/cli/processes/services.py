@@ -15,7 +15,7 @@ from typing import Any
 import typer
 
 from romul_actors.cli.servers.connection import connected
-from romul_actors.errors import StoreUnavailableError, TlsError
+from romul_actors.errors import StoreError, StoreUnavailableError, TlsError
 from romul_actors.observe.health import Health
 from romul_actors.store import Store
 from romul_actors.waiting import REMIND_S, cancel, longer
@@ -26,6 +26,8 @@ WAIT_S = 900.0
 """Maximum wait for a server's first answer. It is longer than most outages, and longer than the ten
 minutes after which Kubernetes resets its back-off. A mistyped address holds the GPU of a Slurm job
 no longer than this."""
+CHECK_S = 300.0
+"""Interval at which an actor checks the server's configuration again, in seconds."""
 RETRY_S = (1.0, 10.0)
 """First and longest pause between attempts to reach the server."""
 
@@ -142,6 +144,21 @@ async def _connect(stack: contextlib.AsyncExitStack, url: str) -> Store:
             return client.store
         pause_s = longer(pause_s, RETRY_S)
         await asyncio.sleep(pause_s)
+
+
+async def check_again(store: Store) -> None:
+    """Check a server's configuration again and again, and log what has become wrong with it.
+
+    A failover, or an operator, may bring a server that discards keys when its memory is full.
+    """
+    while True:
+        await asyncio.sleep(CHECK_S)
+        try:
+            await store.check()
+        except StoreUnavailableError:
+            continue  # The actor itself logs an outage.
+        except StoreError as error:
+            log.error("%s", error)  # noqa: TRY400  (the message says all)
 
 
 def _log_error(task: asyncio.Task[None]) -> None:
