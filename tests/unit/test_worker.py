@@ -226,6 +226,26 @@ def test_without_room_a_worker_waits_longer_each_time():
     assert (waits, released) == ([1, 2, 4], 3)
 
 
+def test_without_room_for_one_search_a_worker_trains_the_trials_of_another():
+    class OneFull(StubTrainer):
+        async def train(self, experiment, trial, stores=ignore):
+            self.trained.append((experiment.name, round(asyncio.get_running_loop().time())))
+            return NoRoom("full") if experiment.name == "e" else Success(1.0, "0-0-1-a")
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        store = MemoryStore(lambda: int(1000 * loop.time()))
+        await filled(store, TRIAL, TRIAL)
+        await filled(store, TRIAL, TRIAL, TRIAL, name="f")
+        trainer, began = OneFull(), loop.time()
+        working = worker(store, trainer, max_trials=5)
+        await working.run(asyncio.Event())
+        return [(name, at - round(began)) for name, at in trainer.trained]
+
+    trained = run(main())
+    assert sorted(trained) == [("e", 0), ("e", 1), ("f", 0), ("f", 0), ("f", 0)]
+
+
 def outages(*endings, trials=None, results=0):
     """Run a worker while the storage is unavailable; return training times, reports and states.
 

@@ -174,7 +174,7 @@ class LiveView:
     def _note(self, seen: Snapshot) -> str:
         """Why an experiment that has not ended does not continue; "" if it does."""
         if seen.status != "paused":
-            return seen.fault
+            return seen.fault or seen.refused
         name = seen.experiment.name
         again = request("resume", name, self._folder, self._server)
         return f"{seen.reason or seen.status}: `{again}` continues it"

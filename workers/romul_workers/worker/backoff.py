@@ -20,6 +20,8 @@ log = logging.getLogger("romul.worker")
 
 FAILING = 3
 """Failures in a row, while trials succeed elsewhere, after which the machine is at fault."""
+STATES = ("no room", "no storage", "failing")
+"""What may hinder an experiment's trials at a worker, the most serious first."""
 COUNTED_S = 30.0
 """Time after which an actor has counted a result, in seconds."""
 
@@ -43,8 +45,21 @@ class _Failing:
     until: float = 0.0
 
 
+@dataclass(slots=True)
+class _Full:
+    """An experiment for whose checkpoints there is no room.
+
+    Attributes:
+        pause_s: the latest pause, in seconds.
+        until: when that pause ends, by the loop's clock.
+    """
+
+    pause_s: float = 0.0
+    until: float = 0.0
+
+
 class Backoff:
-    """The pauses of one worker: from one experiment, or from all if there is no room.
+    """The pauses of one worker from experiments.
 
     Args:
         store: counts the results of an experiment.
@@ -59,20 +74,23 @@ class Backoff:
         self._failing: dict[str, _Failing] = {}
         self._succeeded: dict[str, list[float]] = {}
         """Times of this worker's latest results, by the loop's clock."""
-        self._no_room_s = 0.0
+        self._full: dict[str, _Full] = {}
 
     def pauses(self, experiment: str) -> bool:
         """Whether this worker takes no trial of an experiment for now."""
-        return self._fails(experiment) or self.outages.pauses(experiment)
+        return self.state(experiment, trains=False) != ""
 
     def state(self, experiment: str, *, trains: bool) -> str:
-        """What hinders an experiment's trials here: "no storage", "failing" or "" (nothing).
+        """What hinders an experiment's trials here: see `STATES`; "": nothing.
 
         Args:
             experiment: name of the experiment.
             trains: whether one of its trials is in training here. If so, "no storage" lasts until a
                 checkpoint is stored.
         """
+        full = self._full.get(experiment)
+        if full is not None and asyncio.get_running_loop().time() < full.until:
+            return "no room"
         if self.outages.pauses(experiment) or (trains and self.outages.away(experiment)):
             return "no storage"
         return "failing" if self._fails(experiment) else ""
@@ -83,16 +101,24 @@ class Backoff:
 
     def forget(self, experiment: str) -> None:
         """Forget an experiment: it was removed, or another one has its name."""
-        self._failing.pop(experiment, None)
-        self._succeeded.pop(experiment, None)
+        for known in (self._failing, self._succeeded, self._full):
+            known.pop(experiment, None)
         self.outages.forget(experiment)
 
     async def judge(self, experiment: str, ending: Ending | ReleaseReason) -> None:
-        """Pause from an experiment if its trials fail here while others succeed elsewhere.
+        """Pause from an experiment without room, or whose trials fail here and succeed elsewhere.
 
         Raises:
             StoreError: the number of results cannot be read.
         """
+        if isinstance(ending, NoRoom):
+            full = self._full.setdefault(experiment, _Full())
+            full.pause_s = longer(full.pause_s, PAUSE_S)
+            full.until = asyncio.get_running_loop().time() + full.pause_s
+            text = "%s: %s; trying again in %.0f s"
+            log.error(text, experiment, ending.message, full.pause_s)
+            return
+        self._full.pop(experiment, None)
         if isinstance(ending, Success):
             self._failing.pop(experiment, None)
             ours = self._uncounted(experiment)
@@ -122,12 +148,3 @@ class Backoff:
         """Times of this worker's own results that an actor may not have counted yet."""
         since = asyncio.get_running_loop().time() - COUNTED_S
         return [at for at in self._succeeded.get(experiment, []) if at > since]
-
-    def without_room(self, ending: Ending | ReleaseReason) -> float:
-        """How long to wait for room for checkpoints, in seconds: longer each time; 0: no wait."""
-        if not isinstance(ending, NoRoom):
-            self._no_room_s = 0.0
-            return 0.0
-        self._no_room_s = longer(self._no_room_s, PAUSE_S)
-        log.error("%s; trying again in %.0f s", ending.message, self._no_room_s)
-        return self._no_room_s

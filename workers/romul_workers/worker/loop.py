@@ -28,7 +28,7 @@ from romul_workers.trainer import Failure, Success, Trainer
 from romul_workers.worker.admission import Admission
 from romul_workers.worker.affinity import Affinity
 from romul_workers.worker.attempt import Attempt, LeaseLostError, Presence
-from romul_workers.worker.backoff import Backoff
+from romul_workers.worker.backoff import STATES, Backoff
 from romul_workers.worker.collection import Collector
 from romul_workers.worker.overlap import LOOK_S, Overlap
 from romul_workers.worker.reporting import BACKOFF_S, Reporter
@@ -76,8 +76,7 @@ class Worker:
         self._refused: tuple[float, dict[str, str]] = (float("-inf"), {})
         """When all refusals were last shown, and which refusals there were last."""
         self._attempts: list[Attempt] = []
-        self._room_at = float("-inf")
-        self._without_room = self._quick = False
+        self._quick = False
         self._retries = RetryLog(log)
         self.trials = 0
 
@@ -88,10 +87,8 @@ class Worker:
         for state in ("draining", "training", "storing"):
             if state in states:
                 return state
-        if self._without_room:
-            return "no room"
         states = {self._backoff.state(name, trains=False) for name in self._admission.claims}
-        return next((state for state in ("no storage", "failing") if state in states), "idle")
+        return next((state for state in STATES if state in states), "idle")
 
     @property
     def quick(self) -> bool:
@@ -171,8 +168,6 @@ class Worker:
     async def _take_one(self) -> None:
         """Wait for a trial, for `pace_s` at most, and serve it."""
         self._overlap.reap()
-        if self._room_at > asyncio.get_running_loop().time():
-            await self._wait_for_room()
         if not self._may_begin() or (self._overlap.busy and not self._trainer.has_room()):
             await self._overlap.wait(self._settings.pace_s)
             return
@@ -231,12 +226,12 @@ class Worker:
 
     def _state_for(self, experiment: str) -> str:
         """The state that is shown to one experiment; other experiments' storage is left out."""
-        if (state := self.state) in ("draining", "no room"):
+        if (state := self.state) == "draining":
             return state
         trains = any(attempt.experiment.name == experiment for attempt in self._attempts)
         hindered = self._backoff.state(experiment, trains=trains)
-        # "no storage" also while a trial trains: its checkpoint may fail to be stored.
-        if hindered == "no storage" or not self._attempts:
+        # Also while a trial trains: its checkpoint may fail to be stored.
+        if hindered in ("no room", "no storage") or not self._attempts:
             return hindered or "idle"
         return state
 
@@ -349,17 +344,6 @@ class Worker:
                 # The other attempt may be a second copy of this trial, and then is not needed.
                 other.wake()
         await self._backoff.judge(experiment.name, ending)
-        self._room_at = loop.time() + self._backoff.without_room(ending)
-
-    async def _wait_for_room(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._without_room = loop.time() < self._room_at
-        try:
-            while not self._shutdown.begun and (left_s := self._room_at - loop.time()) > 0:
-                await self._refresh()
-                await self._shutdown.pause(min(2 * self._settings.pace_s, left_s))
-        finally:
-            self._without_room = False
 
     async def _leave(self) -> None:
         await self._trainer.close()
