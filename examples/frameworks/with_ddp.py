@@ -4,6 +4,7 @@ Run `romul run examples/frameworks/with_ddp.py --workers 1`. Without a GPU, two 
 the CPU.
 """
 
+import io
 import os
 import tempfile
 
@@ -76,11 +77,15 @@ def train_rank(state, start, stop, seed, trial=None):
         trial.attach(model=model, optimizer=optimizer)
     # Here all ranks get the weights of rank 0 ...
     parallel = DistributedDataParallel(model)
-    # ... and here its optimizer, with the trial's hyperparameters.
-    states = [optimizer.state_dict()]
-    distributed.broadcast_object_list(states, device=device)
+    # ... and here its optimizer, with the trial's hyperparameters. Sent as tensors of rank 0's GPU,
+    # each rank would open that GPU, too.
+    file = io.BytesIO()
+    torch.save(optimizer.state_dict(), file)
+    sent = [file.getvalue()]
+    distributed.broadcast_object_list(sent, device=device)
     if trial is None:
-        optimizer.load_state_dict(states[0])
+        restored = torch.load(io.BytesIO(sent[0]), map_location=device, weights_only=True)
+        optimizer.load_state_dict(restored)
     for at in range(start, stop):
         batch = torch.randint(1200, (BATCH,), generator=torch.Generator().manual_seed(seed + at))
         mine = batch[rank::ranks].to(device)
