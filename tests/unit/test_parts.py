@@ -317,7 +317,7 @@ def test_a_part_that_is_not_there_is_an_error(search):
     folder = search.save()
     for part in folder.glob("part-*"):
         part.unlink()
-    with pytest.raises(CheckpointError, match="is missing or cut off"):
+    with pytest.raises(CheckpointError, match="is missing or of another length"):
         search.place.fetch("0-1-1")
     with pytest.raises(CheckpointError, match="cannot be restored"):
         read(folder / FILE)

@@ -71,7 +71,7 @@ class Manifest:
         """
         for name, record in self.files.items():
             if not record.has_length_of(folder / name):
-                return name, "is missing or cut off"
+                return name, "is missing or of another length"
             if not record.matches(folder / name):
                 return name, "is damaged"
         return None
