@@ -438,7 +438,7 @@ def test_a_damaged_checkpoint_is_not_taken_for_the_best_model(tmp_path, missing)
     state.unlink()
     if not missing:
         state.write_bytes(weights)
-    with pytest.raises(CheckpointError, match="cut off" if missing else "is damaged"):
+    with pytest.raises(CheckpointError, match="of another length" if missing else "is damaged"):
         load_model(place, model)
 
 
@@ -453,6 +453,14 @@ def test_a_checkpoint_that_was_written_in_another_way_is_no_saved_model(tmp_path
 def test_saving_without_attaching_is_an_error(tmp_path):
     with pytest.raises(TaskError, match=r"trial\.save\(\) before trial\.attach\(\)"):
         trial(tmp_path / "a").save()
+
+
+def test_a_checkpoint_without_a_model_is_no_model(tmp_path):
+    first, (_, optimizer) = trial(tmp_path / "a"), made()
+    first.attach(optimizer=optimizer)
+    first.save()
+    with pytest.raises(CheckpointError, match="cannot be restored"):
+        load_model(first.checkpoint, torch.nn.Linear(2, 1))
 
 
 def test_a_saved_model_is_loaded_to_be_used(tmp_path):

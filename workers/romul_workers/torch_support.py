@@ -194,7 +194,7 @@ class Attached:
             )
 
 
-def _named_as_in(model: torch.nn.Module, saved: Mapping[str, Any]) -> Mapping[str, Any]:
+def _named_as_in(model: torch.nn.Module, saved: Any) -> Any:
     """A saved state under the model's names, if one of the two models was wrapped.
 
     Names of a model have a prefix after `torch.compile`, and inside of DistributedDataParallel.
@@ -204,7 +204,7 @@ def _named_as_in(model: torch.nn.Module, saved: Mapping[str, Any]) -> Mapping[st
         return name.replace("_orig_mod.", "").removeprefix("module.")
 
     names = list(model.state_dict())
-    if saved.keys() == set(names):
+    if not isinstance(saved, Mapping) or saved.keys() == set(names):
         return saved
     own = {bare(name): name for name in names}
     return {own.get(bare(name), name): value for name, value in saved.items()}

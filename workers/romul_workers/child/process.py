@@ -139,6 +139,7 @@ class ChildProcess:
             OSError: the process cannot be started.
         """
         search = [str(path) for path in paths] + [os.environ.get("PYTHONPATH", "")]
+        mark = new_mark()
         log.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:
             output = stack.enter_context(log.open("ab"))
@@ -166,7 +167,7 @@ class ChildProcess:
                 env={
                     **os.environ,
                     "PYTHONPATH": os.pathsep.join(filter(None, search)),
-                    MARK: (mark := new_mark()),
+                    MARK: mark,
                 },
             )
             unwind.pop_all()
