@@ -37,6 +37,19 @@ def test_the_commit_of_a_tasks_code_is_found_and_whether_it_was_changed(tmp_path
     assert code_of(inner) == {"commit": commit, "uncommitted": "yes"}
 
 
+def test_a_git_hooks_repository_is_not_that_of_the_code(tmp_path, monkeypatch):
+    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "commit", "--quiet", "--allow-empty", "--message=one")
+    here = code_of(tmp_path)
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "other"))
+    assert code_of(tmp_path) == here != {}
+
+
+def test_a_module_with_an_odd_name_is_no_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, ".odd", sys)
+    assert f"numpy {np.__version__}" in provenance({})["packages"].split(", ")
+
+
 def test_the_packages_are_those_that_are_imported_whatever_their_number(tmp_path):
     # The name of the package, its module, and which of its files says so.
     for name, module, listing, text in (

@@ -49,6 +49,9 @@ def code_of(folder: Path) -> dict[str, str]:
     """
     command = ["git", "-C", str(folder), "-c", "core.fsmonitor=false", "status"]
     command += ["--porcelain=v2", "--branch", "--untracked-files=no"]
+    # In a git hook they name the hook's repository, and win over the folder.
+    hooks = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR"}
+    outside = {name: value for name, value in os.environ.items() if name not in hooks}
     try:
         done = subprocess.run(  # noqa: S603
             command,
@@ -57,7 +60,7 @@ def code_of(folder: Path) -> dict[str, str]:
             timeout=GIT_S,
             check=True,
             # git must neither write to the repository nor ask for a password.
-            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"},
+            env={**outside, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"},
         )
     except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
         return {}
@@ -82,7 +85,7 @@ def _packages(imported: frozenset[str]) -> str:
     others: dict[Path, set[str]] = {}
     for module in {name.partition(".")[0] for name in imported} - sys.stdlib_module_names:
         # A private module belongs to a package whose public module is imported, too.
-        if module.startswith("_"):
+        if not module or module.startswith("_"):
             continue
         try:
             found |= _version(distribution(module))
