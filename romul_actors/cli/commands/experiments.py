@@ -29,8 +29,8 @@ from romul_actors.local.redis_server import is_up
 from romul_actors.local.run_file import resumption
 from romul_actors.observe.alarms import alarms
 from romul_actors.observe.former import begun_from
-from romul_actors.observe.snapshot import Snapshot, full_snapshot, read_glance, snapshot
-from romul_actors.observe.stored_history import origin_of, read_descent
+from romul_actors.observe.snapshot import Snapshot, read_glance, snapshot
+from romul_actors.observe.stored_history import origin_of, read_descent, read_history
 from romul_actors.observe.stored_population import needed_checkpoints
 from romul_actors.observe.trial_records import best_of_last_step, trials
 from romul_actors.protocol.advice import advice
@@ -164,11 +164,10 @@ def best(
             seen = read_glance(await client.store.glance(name), name)
             if not seen.best:
                 raise UnknownTrialError(f"{name}: no trial has succeeded yet ({seen.status})")
-            best = seen.best
-            if last_step:
-                best = _best_of_last_step(await full_snapshot(client.store, name)) or best
-            origin = await origin_of(client.store, name, best["trial"])
-            return seen.experiment, {**best, "provenance": dict(origin)}
+            if last_step and (last := await _best_of_last_step(client, seen.experiment)):
+                return seen.experiment, last
+            origin = await origin_of(client.store, name, seen.best["trial"])
+            return seen.experiment, {**seen.best, "provenance": dict(origin)}
 
     experiment, found = asyncio.run(run())
     found["checkpoints"] = experiment.checkpoints
@@ -187,16 +186,18 @@ def best(
             echo(f"{field}: {value}")
 
 
-def _best_of_last_step(seen: Snapshot) -> dict[str, Any] | None:
-    record = best_of_last_step(trials(seen.history).values(), seen.experiment.direction)
+async def _best_of_last_step(client: Client, experiment: Experiment) -> dict[str, Any] | None:
+    history = await read_history(client.store, experiment.name)
+    record = best_of_last_step(trials(history).values(), experiment.direction)
     if record is None:
         return None
     return {
-        seen.experiment.metric: record.value,
+        experiment.metric: record.value,
         "trial": record.id,
         "checkpoint": record.checkpoint,
         "hyperparameters": record.hyperparameters,
         "metrics": record.metrics,
+        "provenance": dict(record.provenance),
     }
 
 

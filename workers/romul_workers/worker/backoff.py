@@ -8,13 +8,12 @@ mounted on this machine.
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from romul_actors.core.events import ReleaseReason
 from romul_actors.store import WorkerStore
-from romul_actors.waiting import longer
 from romul_workers.trainer import Ending, Failure, NoRoom, Success
-from romul_workers.worker.outages import PAUSE_S, Outages
+from romul_workers.worker.outages import Outages, Pause
 
 log = logging.getLogger("romul.worker")
 
@@ -34,28 +33,13 @@ class _Failing:
         reported: number of results of all workers when the first of these trials failed.
         ours: number of this worker's own results that may not have been counted then.
         times: failures in a row.
-        pause_s: the latest pause, in seconds.
-        until: when that pause ends, by the loop's clock.
+        pause: the latest pause.
     """
 
     reported: int
     ours: int
     times: int = 0
-    pause_s: float = 0.0
-    until: float = 0.0
-
-
-@dataclass(slots=True)
-class _Full:
-    """An experiment for whose checkpoints there is no room.
-
-    Attributes:
-        pause_s: the latest pause, in seconds.
-        until: when that pause ends, by the loop's clock.
-    """
-
-    pause_s: float = 0.0
-    until: float = 0.0
+    pause: Pause = field(default_factory=Pause)
 
 
 class Backoff:
@@ -74,7 +58,8 @@ class Backoff:
         self._failing: dict[str, _Failing] = {}
         self._succeeded: dict[str, list[float]] = {}
         """Times of this worker's latest results, by the loop's clock."""
-        self._full: dict[str, _Full] = {}
+        self._full: dict[str, Pause] = {}
+        """Pauses from experiments for whose checkpoints there is no room."""
 
     def pauses(self, experiment: str) -> bool:
         """Whether this worker takes no trial of an experiment for now."""
@@ -88,16 +73,12 @@ class Backoff:
             trains: whether one of its trials is in training here. If so, "no storage" lasts until a
                 checkpoint is stored.
         """
-        full = self._full.get(experiment)
-        if full is not None and asyncio.get_running_loop().time() < full.until:
+        full, failing = self._full.get(experiment), self._failing.get(experiment)
+        if full is not None and full.lasts:
             return "no room"
         if self.outages.pauses(experiment) or (trains and self.outages.away(experiment)):
             return "no storage"
-        return "failing" if self._fails(experiment) else ""
-
-    def _fails(self, experiment: str) -> bool:
-        failing = self._failing.get(experiment)
-        return failing is not None and asyncio.get_running_loop().time() < failing.until
+        return "failing" if failing is not None and failing.pause.lasts else ""
 
     def forget(self, experiment: str) -> None:
         """Forget an experiment: it was removed, or another one has its name."""
@@ -112,11 +93,8 @@ class Backoff:
             StoreError: the number of results cannot be read.
         """
         if isinstance(ending, NoRoom):
-            full = self._full.setdefault(experiment, _Full())
-            full.pause_s = longer(full.pause_s, PAUSE_S)
-            full.until = asyncio.get_running_loop().time() + full.pause_s
-            text = "%s: %s; trying again in %.0f s"
-            log.error(text, experiment, ending.message, full.pause_s)
+            pause_s = self._full.setdefault(experiment, Pause()).begin()
+            log.error("%s: %s; trying again in %.0f s", experiment, ending.message, pause_s)
             return
         self._full.pop(experiment, None)
         if isinstance(ending, Success):
@@ -134,14 +112,13 @@ class Backoff:
         failing.times += 1
         if failing.times < FAILING or reported - failing.reported <= failing.ours:
             return
-        failing.pause_s = longer(failing.pause_s, PAUSE_S)
-        failing.until = asyncio.get_running_loop().time() + failing.pause_s
+        pause_s = failing.pause.begin()
         log.error(
             "%s: %d trials in a row failed here while others succeeded elsewhere; "
             "trying again in %.0f s",
             experiment,
             failing.times,
-            failing.pause_s,
+            pause_s,
         )
 
     def _uncounted(self, experiment: str) -> list[float]:

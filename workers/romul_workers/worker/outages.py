@@ -34,6 +34,31 @@ worked in between. So at least four outages make `FREE_S`."""
 
 
 @dataclass(slots=True)
+class Pause:
+    """A pause from one experiment, which is longer each time that it begins.
+
+    Attributes:
+        seconds: the latest pause without its `at_least_s`; 0: there was none.
+        until: when it ends, by the loop's clock.
+    """
+
+    seconds: float = 0.0
+    until: float = 0.0
+
+    def begin(self, at_least_s: float = 0.0) -> float:
+        """Begin the next pause, and return its length in seconds."""
+        self.seconds = longer(self.seconds, PAUSE_S)
+        length_s = max(self.seconds, at_least_s)
+        self.until = asyncio.get_running_loop().time() + length_s
+        return length_s
+
+    @property
+    def lasts(self) -> bool:
+        """Whether it has begun and not ended."""
+        return asyncio.get_running_loop().time() < self.until
+
+
+@dataclass(slots=True)
 class _Met:
     """A series of outages.
 
@@ -58,15 +83,13 @@ class _Seen:
         reported: number of results of all workers at the latest outage.
         met: outages since the latest result of any worker; None: the storage works.
         trials: outages by trial, until the trial ends otherwise.
-        pause_s: the pause after the latest outage, in seconds; 0: a checkpoint was stored since.
-        until: when the pause ends, by the loop's clock.
+        pause: the pause after the latest outage; as new if a checkpoint was stored since.
     """
 
     reported: int = 0
     met: _Met | None = None
     trials: dict[str, _Met] = field(default_factory=dict)
-    pause_s: float = 0.0
-    until: float = 0.0
+    pause: Pause = field(default_factory=Pause)
 
 
 class Outages:
@@ -83,12 +106,12 @@ class Outages:
     def pauses(self, experiment: str) -> bool:
         """Whether this worker takes no trial of an experiment for now."""
         seen = self._seen.get(experiment)
-        return seen is not None and asyncio.get_running_loop().time() < seen.until
+        return seen is not None and seen.pause.lasts
 
     def away(self, experiment: str) -> bool:
         """Whether this worker has stored no checkpoint since an outage."""
         seen = self._seen.get(experiment)
-        return seen is not None and seen.pause_s > 0
+        return seen is not None and seen.pause.seconds > 0
 
     def forget(self, experiment: str) -> None:
         """Forget an experiment: it was removed, or another one has its name."""
@@ -123,10 +146,7 @@ class Outages:
         for met in (seen.met, of_trial):
             met.again(now)
         # A storage that can be read but not written fails only after the training.
-        lost_s = min(seconds, LOST_S) if seen.pause_s else 0.0
-        seen.pause_s = longer(seen.pause_s, PAUSE_S)
-        pause_s = max(seen.pause_s, lost_s)
-        seen.until = now + pause_s
+        pause_s = seen.pause.begin(min(seconds, LOST_S) if seen.pause.seconds else 0.0)
         lasted_s = max(seen.met.lasted_s, of_trial.lasted_s)
         log.error("%s: %s; trying again in %.0f s", experiment, ending.message, pause_s)
         if lasted_s < FREE_S:
@@ -140,4 +160,4 @@ class Outages:
         if isinstance(ending, Success | Failure):
             seen.trials.pop(trial, None)
         if isinstance(ending, Success) or (isinstance(ending, Stopped) and ending.checkpoint):
-            seen.met, seen.pause_s, seen.until = None, 0.0, 0.0
+            seen.met, seen.pause = None, Pause()
